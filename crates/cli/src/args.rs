@@ -1,0 +1,326 @@
+//! The command line: what can be said, what it means when it is not said, and the help. Nothing here does anything.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Args, Parser, ValueEnum};
+use relayserver_relay::Network;
+
+use crate::exit;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Reach servers that cannot be reached: a relay in the middle, hosts that dial out to it, clients that dial in.
+#[derive(Debug, Parser)]
+#[command(name = "relayserver", version, styles = STYLES, arg_required_else_help = true)]
+#[command(after_help = top_help())]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) subcommand: Subcommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Subcommand {
+    Relay(RelayArgs),
+    #[command(alias = "server")]
+    Host(HostArgs),
+    Demo(DemoArgs),
+}
+
+fn top_help() -> String {
+    format!(
+        "\
+Examples:
+  relayserver demo                          see it work, on this machine alone
+  relayserver relay                         run a relay, on this machine alone
+  relayserver host --forward 22             put this machine's ssh on the air through it
+  ssh -p 8002 localhost                     and reach it
+
+`relayserver help COMMAND` tells more.
+{}",
+        exit::HELP
+    )
+}
+
+/// Run the relay: the public process in the middle.
+#[derive(Debug, Args)]
+#[command(after_help = relay_help())]
+pub(crate) struct RelayArgs {
+    /// Where hosts open data channels
+    #[arg(value_name = "DPORT", default_value_t = 8000)]
+    pub(crate) hosts_port: u16,
+
+    /// Where hosts open command channels
+    #[arg(value_name = "CPORT", default_value_t = 8001)]
+    pub(crate) command_port: u16,
+
+    /// Where clients come
+    #[arg(value_name = "TPORT", default_value_t = 8002)]
+    pub(crate) clients_port: u16,
+
+    /// The address that the three ports are on
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub(crate) bind: IpAddr,
+
+    /// Address and port for data channels, instead of DPORT
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_hosts: Option<SocketAddr>,
+
+    /// Address and port for command channels, instead of CPORT
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_command: Option<SocketAddr>,
+
+    /// Address and port for clients, instead of TPORT
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_clients: Option<SocketAddr>,
+
+    /// A network that hosts may come from, besides this machine (repeatable)
+    #[arg(long = "v1-allow", value_name = "CIDR")]
+    pub(crate) v1_allow: Vec<Network>,
+
+    /// Accept hosts from anywhere: whoever can connect can serve your clients
+    #[arg(long, conflicts_with = "v1_allow")]
+    pub(crate) insecure: bool,
+
+    /// How long a client may wait for a channel; 0 refuses at once
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) assign_timeout: Duration,
+
+    /// How long running sessions get when the relay leaves
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
+
+    /// How many clients may be connected
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().clients_max)]
+    pub(crate) clients_max: usize,
+
+    /// How many clients may wait for a channel
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().queue_max)]
+    pub(crate) queue_max: usize,
+
+    /// How many data channels may be connected
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().channels_max)]
+    pub(crate) channels_max: usize,
+
+    /// How many command channels may be connected
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().commands_max)]
+    pub(crate) commands_max: usize,
+
+    /// How many connections that have not said hello may be open; beyond it newcomers push out the oldest
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().handshakes_max)]
+    pub(crate) handshakes_max: usize,
+
+    /// Write every decision to a file, to be replayed
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) record: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) logging: Logging,
+
+    /// Leave when standard input ends, as on SIGTERM
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+}
+
+fn relay_help() -> String {
+    format!(
+        "\
+Examples:
+  relayserver relay
+          on this machine alone: data 8000, command 8001, clients 8002
+  relayserver relay 9000 9001 9002
+          the same on other ports
+  relayserver relay --bind 0.0.0.0 --v1-allow 198.51.100.0/24
+          clients from anywhere, hosts from one network
+
+On Ctrl-C or SIGTERM it takes no new clients and gives running sessions the drain timeout.
+{}",
+        exit::HELP
+    )
+}
+
+/// Put a server on the air: dial out to a relay, and serve whoever it sends.
+#[derive(Debug, Args)]
+#[command(after_help = host_help())]
+pub(crate) struct HostArgs {
+    /// The relay's name or address
+    #[arg(value_name = "RELAY", default_value = "localhost")]
+    pub(crate) relay: String,
+
+    /// The relay's port for data channels
+    #[arg(value_name = "DPORT", default_value_t = 8000)]
+    pub(crate) hosts_port: u16,
+
+    /// The relay's port for command channels
+    #[arg(value_name = "CPORT", default_value_t = 8001)]
+    pub(crate) command_port: u16,
+
+    /// How many data channels to keep waiting for clients
+    #[arg(short = 'n', long = "pool-size", value_name = "N", default_value_t = 10, value_parser = pool_size)]
+    pub(crate) pool_size: usize,
+
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+
+    /// How long running sessions get when the host leaves
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) logging: Logging,
+
+    /// Leave when standard input ends, as on SIGTERM
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+
+    /// The program that --exec runs, with its arguments
+    #[arg(value_name = "CMD", last = true, requires = "exec")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// What a session is connected to: one of these.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct TargetArgs {
+    /// Send every byte back (the default)
+    #[arg(long)]
+    pub(crate) echo: bool,
+
+    /// Connect each session to this server: 22, 192.0.2.7:22, db.local:5432, unix:/run/app.sock
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) forward: Option<String>,
+
+    /// Run a program for each session: its stdin and stdout are the session, its stderr goes to the log
+    #[arg(long, requires = "command")]
+    pub(crate) exec: bool,
+
+    /// Serve the demo's page and echo
+    #[arg(long, hide = true)]
+    pub(crate) demo_target: bool,
+}
+
+fn host_help() -> String {
+    format!(
+        "\
+Examples:
+  relayserver host relay.example.com --forward 22
+          this machine's ssh, for whoever dials the relay
+  relayserver host relay.example.com --forward unix:/run/app.sock -n 50
+          a server on a Unix socket, with 50 channels waiting
+  relayserver host relay.example.com --exec -- python3 -u quiz.py
+          a program of its own for each client
+
+A relay that cannot be reached is tried again and again, less often as time passes.
+On Ctrl-C or SIGTERM it leaves the pool and gives running sessions the drain timeout.
+{}",
+        exit::HELP
+    )
+}
+
+/// See it work: a relay, a host and a client on this machine, and an address to try yourself.
+#[derive(Debug, Args)]
+#[command(after_help = demo_help())]
+pub(crate) struct DemoArgs {
+    /// End after the first round trip instead of waiting for Ctrl-C
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+fn demo_help() -> String {
+    format!(
+        "\
+Examples:
+  relayserver demo             stays until Ctrl-C, with a page to open and an echo to type to
+  relayserver demo --once      one round trip, and exit code 0 if it came back whole
+
+{}",
+        exit::HELP
+    )
+}
+
+/// How much to log, and in which form.
+#[derive(Debug, Args)]
+pub(crate) struct Logging {
+    /// Log more; twice: everything
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Log for people or for programs
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line to read
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text)
+        .map_err(|_| "expected a time with its unit, like 500ms, 5s or 2m".to_owned())
+}
+
+fn pool_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size @ 1..=1000) => Ok(size),
+        _ => Err("expected a number from 1 to 1000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_originals_positionals_and_defaults_hold() {
+        let Subcommand::Relay(relay) = parse("relayserver relay 1 2 3").unwrap().subcommand else {
+            panic!("expected relay");
+        };
+        assert_eq!((relay.hosts_port, relay.command_port, relay.clients_port), (1, 2, 3));
+        let Subcommand::Host(host) = parse("relayserver server").unwrap().subcommand else {
+            panic!("expected host");
+        };
+        assert_eq!(host.relay, "localhost");
+        assert_eq!((host.hosts_port, host.command_port, host.pool_size), (8000, 8001, 10));
+    }
+
+    #[test]
+    fn a_host_serves_one_target() {
+        assert!(parse("relayserver host --echo --forward 22").is_err());
+        assert!(parse("relayserver host --exec").is_err());
+        assert!(parse("relayserver host r 1 2 -- cat").is_err());
+        assert!(parse("relayserver host r 1 2 -n 3 --exec -- cat -u").is_ok());
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert!(duration("5").is_err());
+        assert!(duration("soon").is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! How the command ends: exit codes, and the one line on standard error that says why.
+
+use std::io::{self, Write};
+use std::process::{ExitCode, Termination};
+
+/// The exit codes, as every help text lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All was done, or the drain is over.
+    Success,
+    /// Something failed; a line on standard error says what.
+    Failure,
+    /// The command line is wrong.
+    Usage,
+    /// A second signal of this number cut the drain short.
+    Signal(u8),
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        match self {
+            Exit::Success => ExitCode::SUCCESS,
+            Exit::Failure => ExitCode::FAILURE,
+            Exit::Usage => ExitCode::from(2),
+            Exit::Signal(number) => ExitCode::from(128_u8.saturating_add(number)),
+        }
+    }
+}
+
+/// What every help text says about them.
+pub(crate) const HELP: &str = "Exit codes: 0 after all was done or drained, 1 when something failed, 2 for a wrong command \
+                               line, 130 or 143 when a second Ctrl-C or SIGTERM cut the drain short.";
+
+/// Prints what clap found, or the help that was asked for.
+pub(crate) fn usage(error: &clap::Error) -> Exit {
+    // A closed pipe on the other end is no concern of ours.
+    let _printed = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Success }
+}
+
+/// Says what is wrong with a value on the command line.
+pub(crate) fn wrong_value(argument: &str, error: &impl std::fmt::Display) -> Exit {
+    let message =
+        format!("relayserver: wrong value for {argument}: {error}\nTry `relayserver help`.");
+    let _printed = writeln!(io::stderr(), "{message}");
+    Exit::Usage
+}
+
+/// Says what failed.
+pub(crate) fn failure(message: &str) -> Exit {
+    let _printed = writeln!(io::stderr(), "relayserver: {message}");
+    Exit::Failure
+}

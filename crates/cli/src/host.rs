@@ -1,0 +1,94 @@
+//! `relayserver host`.
+
+use std::time::Duration;
+
+use relayserver::handlers::{Echo, Exec, Forward};
+use relayserver::{Handler, Listener};
+use tokio::time::timeout;
+use tracing::info;
+
+use crate::args::HostArgs;
+use crate::demo;
+use crate::exit::{self, Exit};
+use crate::signals;
+
+/// How long the tasks of aborted sessions may take to drop what they hold.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs a host until it is told to leave.
+pub(crate) async fn run(args: HostArgs) -> Exit {
+    if let Some(forward) = &args.target.forward {
+        let forward: Forward = match forward.parse() {
+            Ok(forward) => forward,
+            Err(error) => return exit::wrong_value("--forward", &error),
+        };
+        let serves = forward.to_string();
+        serve(&args, forward, &serves).await
+    } else if let Some((program, arguments)) = args.command.split_first() {
+        let serves = program.to_string_lossy();
+        serve(&args, Exec::new(program).args(arguments), &serves).await
+    } else if args.target.demo_target {
+        serve(&args, demo::target::serve, "the demo").await
+    } else {
+        serve(&args, Echo, "echo").await
+    }
+}
+
+async fn serve(args: &HostArgs, handler: impl Handler, serves: &str) -> Exit {
+    let relay = match with_port(&args.relay, args.hosts_port) {
+        Ok(relay) => relay,
+        Err(message) => return exit::wrong_value("RELAY", &message),
+    };
+    let builder =
+        Listener::builder(relay).command_port(args.command_port).pool_size(args.pool_size);
+    info!(relay = args.relay, serves, "host started");
+    let listening = async {
+        match builder.listen().await {
+            Ok(listener) => Ok(listener),
+            Err(error) => Err(exit::failure(&error.to_string())),
+        }
+    };
+    let listener = match signals::or_leave(listening, args.until_stdin_closes).await {
+        Some(Ok(listener)) => listener,
+        Some(Err(exit)) => return exit,
+        None => return Exit::Success,
+    };
+    let serving = async {
+        if let Err(error) = listener.serve(handler).await {
+            return exit::failure(&error.to_string());
+        }
+        finish(&listener, args.drain_timeout).await;
+        Exit::Success
+    };
+    signals::drain_on_signal(serving, || listener.close(), args.until_stdin_closes).await
+}
+
+/// Waits for the sessions that run, up to the drain timeout; then they are reset, so that no client takes half an answer for
+/// a whole one.
+async fn finish(listener: &Listener, drain_timeout: Duration) {
+    let sessions = listener.sessions_open();
+    if sessions > 0 {
+        info!(sessions, timeout = ?drain_timeout, "draining: waiting for sessions to end");
+    }
+    if timeout(drain_timeout, listener.drain()).await.is_err() {
+        let sessions = listener.sessions_open();
+        info!(sessions, "drain timeout: ending the sessions that are left");
+        listener.abort();
+        // They end at once: nothing but a drop is left to do.
+        let _ended = timeout(ABORT_TIMEOUT, listener.drain()).await;
+    }
+    info!("host ended");
+}
+
+/// The relay's address with the port for data channels, where it does not name one itself.
+fn with_port(relay: &str, port: u16) -> Result<String, String> {
+    let is_v6 = relay.parse::<std::net::Ipv6Addr>().is_ok();
+    let names_port = !is_v6 && relay.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    match (is_v6, names_port) {
+        (true, _) => Ok(format!("[{relay}]:{port}")),
+        (false, true) => Err(format!(
+            "expected a name or address without a port, got {relay:?}; the port is DPORT"
+        )),
+        (false, false) => Ok(format!("{relay}:{port}")),
+    }
+}

@@ -1,0 +1,40 @@
+//! The command `relayserver`: reads the command line, sets up logging, runs one subcommand, and turns its outcome into an
+//! exit code. What the subcommands do lives in the crates; here is only how a person meets it.
+
+mod args;
+mod demo;
+mod exit;
+mod host;
+mod logging;
+mod relay;
+mod signals;
+
+use clap::Parser;
+
+use args::{Cli, Subcommand};
+use exit::Exit;
+
+fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::failure(&format!("cannot start: {error}")),
+    };
+    let outcome = match cli.subcommand {
+        Subcommand::Relay(args) => {
+            logging::init(&args.logging);
+            runtime.block_on(relay::run(args))
+        }
+        Subcommand::Host(args) => {
+            logging::init(&args.logging);
+            runtime.block_on(host::run(args))
+        }
+        Subcommand::Demo(args) => runtime.block_on(demo::run(args)),
+    };
+    // Tasks that are stuck in a blocking read of standard input must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,55 @@
+//! `relayserver relay`.
+
+use std::net::SocketAddr;
+
+use relayserver_relay::{Access, Config, Limits, Relay};
+
+use crate::args::RelayArgs;
+use crate::exit::{self, Exit};
+use crate::signals;
+
+/// Runs a relay until it is told to leave.
+pub(crate) async fn run(args: RelayArgs) -> Exit {
+    let until_stdin_closes = args.until_stdin_closes;
+    let relay = match Relay::bind(config(args)) {
+        Ok(relay) => relay,
+        Err(error) => return exit::failure(&error.to_string()),
+    };
+    let handle = relay.handle();
+    let serving = async {
+        relay.run().await;
+        Exit::Success
+    };
+    signals::drain_on_signal(serving, || handle.drain(), until_stdin_closes).await
+}
+
+fn config(args: RelayArgs) -> Config {
+    let access = if args.insecure {
+        Access::Insecure
+    } else if args.v1_allow.is_empty() {
+        Access::Loopback
+    } else {
+        Access::Networks(args.v1_allow)
+    };
+    let on = |port| SocketAddr::new(args.bind, port);
+    Config {
+        hosts: args.listen_hosts.unwrap_or_else(|| on(args.hosts_port)),
+        command: args.listen_command.unwrap_or_else(|| on(args.command_port)),
+        clients: args.listen_clients.unwrap_or_else(|| on(args.clients_port)),
+        access,
+        limits: Limits {
+            assign_timeout: args.assign_timeout,
+            queue_max: args.queue_max,
+            clients_max: args.clients_max,
+            channels_max: args.channels_max,
+            commands_max: args.commands_max,
+            handshakes_max: args.handshakes_max,
+            handshakes_per_address_max: Limits::default()
+                .handshakes_per_address_max
+                .min(args.handshakes_max),
+        },
+        drain_timeout: args.drain_timeout,
+        record: args.record,
+        ..Config::default()
+    }
+}

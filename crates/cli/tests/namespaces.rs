@@ -1,0 +1,211 @@
+//! The main job, for real: three networks with no way between client and home but the relay.
+//!
+//! ```text
+//! client 198.51.100.2 ── 198.51.100.1 relay 192.0.2.1 ── 192.0.2.2 home
+//! ```
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod support;
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use support::peers::{Relay, relayserver_in, text};
+use support::program::{Ended, Program, command, have, output_of, run, skip};
+use support::servers::{Nginx, Sshd};
+
+const RELAY_FOR_CLIENT: &str = "198.51.100.1";
+const RELAY_FOR_HOME: &str = "192.0.2.1";
+const HOME: &str = "192.0.2.2";
+const HOME_NETWORK: &str = "192.0.2.0/24";
+
+/// A network namespace of this test. Taken down when dropped.
+struct Namespace(String);
+
+/// The three of them, joined. Whatever runs inside must have ended before it is dropped.
+struct Networks {
+    client: Namespace,
+    relay: Namespace,
+    home: Namespace,
+}
+
+impl Namespace {
+    fn new(role: &str) -> Option<Namespace> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("relayserver-{}-{count}-{role}", std::process::id());
+        let added = run(command("ip", &["netns", "add", &name]));
+        if !added.status.success() {
+            skip(&format!("cannot make a network namespace: {}", added.stderr.trim()));
+            return None;
+        }
+        let namespace = Namespace(name);
+        // Whatever this machine does, these do not hand packets on from one network to another.
+        let still = "ip link set lo up && echo 0 > /proc/sys/net/ipv4/ip_forward";
+        output_of(namespace.command("sh", &["-c", still]));
+        Some(namespace)
+    }
+
+    /// What goes before a command to run it in here.
+    fn prefix(&self) -> [&str; 4] {
+        ["ip", "netns", "exec", &self.0]
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut line = command("ip", &["netns", "exec", &self.0, program]);
+        line.args(args);
+        line
+    }
+
+    fn relayserver(&self, args: &[&str]) -> Program {
+        Program::start(relayserver_in(&self.prefix(), args))
+    }
+
+    /// Lays a cable to another namespace; each end gets an address.
+    fn join(&self, address: &str, other: &Namespace, other_address: &str) {
+        let (end, other_end) =
+            ("uplink", if address.starts_with("192") { "home" } else { "client" });
+        let mut line = command("ip", &["link", "add", end, "netns", &self.0, "type", "veth"]);
+        line.args(["peer", "name", other_end, "netns", &other.0]);
+        output_of(line);
+        for (namespace, end, address) in [(self, end, address), (other, other_end, other_address)] {
+            let up = format!("ip addr add {address}/24 dev {end} && ip link set {end} up");
+            output_of(namespace.command("sh", &["-c", &up]));
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _deleted = command("ip", &["netns", "del", &self.0]).status();
+    }
+}
+
+impl Networks {
+    /// `None`, and says why, where they cannot be made.
+    fn new() -> Option<Networks> {
+        if !rustix::process::geteuid().is_root() {
+            skip("network namespaces need root");
+            return None;
+        }
+        let networks = Networks {
+            client: Namespace::new("client")?,
+            relay: Namespace::new("relay")?,
+            home: Namespace::new("home")?,
+        };
+        networks.client.join("198.51.100.2", &networks.relay, RELAY_FOR_CLIENT);
+        networks.home.join(HOME, &networks.relay, RELAY_FOR_HOME);
+        Some(networks)
+    }
+
+    /// That a server at home can be reached at home, and from nowhere else: neither by the client itself, nor by handing
+    /// packets to the relay's machine as to a router.
+    fn assert_no_way_to(&self, port: u16) {
+        let port = port.to_string();
+        let reach = |from: &Namespace| run(from.command("nc", &["-z", "-w", "2", HOME, &port]));
+        assert!(reach(&self.home).status.success(), "the server at home is not up");
+        assert!(!reach(&self.client).status.success(), "the client can reach home");
+        let gateway = ["route", "add", "default", "via", RELAY_FOR_CLIENT];
+        output_of(self.client.command("ip", &gateway));
+        let way_back = ["route", "add", "default", "via", RELAY_FOR_HOME];
+        output_of(self.home.command("ip", &way_back));
+        assert!(
+            !reach(&self.client).status.success(),
+            "the client can reach home by the relay's machine"
+        );
+        let pinged = run(self.client.command("nc", &["-z", "-w", "2", RELAY_FOR_CLIENT, "8002"]));
+        assert!(!pinged.status.success(), "something else listens where the relay will");
+        for namespace in [&self.client, &self.home] {
+            output_of(namespace.command("ip", &["route", "del", "default"]));
+        }
+    }
+
+    /// A relay as in the README: open to clients, and to hosts from the home network.
+    fn relay(&self) -> Relay {
+        let line =
+            ["relay", "--bind", "0.0.0.0", "--v1-allow", HOME_NETWORK, "--log-format", "json"];
+        Relay::of(self.relay.relayserver(&line))
+    }
+
+    fn host(&self, port: u16) -> Program {
+        let line = ["host", RELAY_FOR_HOME, "--forward", &port.to_string(), "--log-format", "json"];
+        let host = self.home.relayserver(&line);
+        host.event("host ready");
+        host
+    }
+}
+
+fn at_home() -> IpAddr {
+    IpAddr::from([0, 0, 0, 0])
+}
+
+#[test]
+fn ssh_reaches_a_machine_that_cannot_be_reached() {
+    if !have(&["ip", "nc", "ssh", "sshd", "ssh-keygen"]) {
+        return;
+    }
+    let Some(networks) = Networks::new() else { return };
+    let sshd = Sshd::start_in(&networks.home.prefix(), at_home(), 22);
+    networks.assert_no_way_to(22);
+
+    let relay = networks.relay();
+    let _host = networks.host(22);
+    let mut ssh = sshd.client(&networks.client.prefix(), "ssh", "-p", 8002);
+    ssh.arg(format!("{}@{RELAY_FOR_CLIENT}", Sshd::user()))
+        .arg("ip -o addr show; echo $SSH_CONNECTION");
+    let ended = run(ssh);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    // It ran at home, and nowhere else.
+    assert!(ended.stdout.contains(HOME), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("198.51.100."), "{}", ended.stdout);
+    let session = relay.program.event("session ended");
+    assert_eq!(text(&session, "end.reason"), "finished");
+    assert!(text(&session, "client.addr").starts_with("198.51.100.2:"), "{session:?}");
+}
+
+#[test]
+fn curl_reaches_a_machine_that_cannot_be_reached() {
+    if !have(&["ip", "nc", "nginx", "curl"]) {
+        return;
+    }
+    let Some(networks) = Networks::new() else { return };
+    let nginx = Nginx::start_in(&networks.home.prefix(), at_home(), 80);
+    nginx.put("page", b"from home\n");
+    networks.assert_no_way_to(80);
+
+    let _relay = networks.relay();
+    let _host = networks.host(80);
+    let url = format!("http://{RELAY_FOR_CLIENT}:8002/page");
+    assert_eq!(output_of(networks.client.command("curl", &["-sSf", &url])), "from home\n");
+}
+
+#[test]
+fn a_host_from_a_network_that_was_not_named_is_refused() {
+    if !have(&["ip", "nc"]) {
+        return;
+    }
+    let Some(networks) = Networks::new() else { return };
+    let relay = networks.relay();
+    let stranger = networks.client.relayserver(&["host", RELAY_FOR_CLIENT, "--log-format", "json"]);
+    for message in ["data channel rejected", "command channel rejected"] {
+        let rejected = relay.program.event(message);
+        assert_eq!(text(&rejected, "reason"), "network_not_allowed");
+        assert!(text(&rejected, "host.addr").starts_with("198.51.100.2:"), "{rejected:?}");
+    }
+    // Whoever asks now is not given to the stranger.
+    let answer: Ended = run(networks
+        .client
+        .command("sh", &["-c", &format!("echo hello | nc -N {RELAY_FOR_CLIENT} 8002")]));
+    assert_eq!(answer.stdout, "");
+    assert!(stranger.events_so_far("host ready").is_empty());
+    assert!(relay.program.events_so_far("host joined").is_empty());
+}

@@ -1,0 +1,182 @@
+//! What things are called: channels, command channels, sessions, hosts, services.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::ParseIntError;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Names a data channel from its hello on: v1's `session_id`, from 1 to 2^31-1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(i32);
+
+impl ChannelId {
+    /// The highest id; the next one is 1 again.
+    pub const MAX: ChannelId = ChannelId(i32::MAX);
+
+    /// The id for `number`, or `None` outside 1 to 2^31-1.
+    pub const fn new(number: i32) -> Option<ChannelId> {
+        if number >= 1 { Some(ChannelId(number)) } else { None }
+    }
+
+    /// The number that goes over the wire.
+    pub const fn get(self) -> i32 {
+        self.0
+    }
+
+    const fn next(self) -> ChannelId {
+        if self.0 == i32::MAX { ChannelId(1) } else { ChannelId(self.0 + 1) }
+    }
+}
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Hands out channel ids: ascending from a start that the caller chose at random, wrapping, never one in use.
+#[derive(Debug)]
+pub struct ChannelIds {
+    next: ChannelId,
+    in_use: HashSet<ChannelId>,
+}
+
+impl ChannelIds {
+    /// Starts at `first`. Choose it at random, so that ids of a relay's earlier life do not meet those of its next.
+    pub fn starting_at(first: ChannelId) -> ChannelIds {
+        ChannelIds { next: first, in_use: HashSet::new() }
+    }
+
+    /// The next free id. The number of ids in use is bounded far below their range by the limit on channels, so the search
+    /// ends after at most that many steps.
+    pub fn reserve(&mut self) -> ChannelId {
+        while !self.in_use.insert(self.next) {
+            self.next = self.next.next();
+        }
+        let reserved = self.next;
+        self.next = reserved.next();
+        reserved
+    }
+
+    /// Makes `id` free again; it comes up when all others had their turn.
+    pub fn release(&mut self, id: ChannelId) {
+        self.in_use.remove(&id);
+    }
+
+    /// How many ids are in use.
+    pub fn len(&self) -> usize {
+        self.in_use.len()
+    }
+
+    /// Whether none is in use.
+    pub fn is_empty(&self) -> bool {
+        self.in_use.is_empty()
+    }
+}
+
+/// Names a command channel within one relay's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names a client from its arrival on, and the session that it becomes: 128 random bits, written as 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u128);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<SessionId, ParseIntError> {
+        u128::from_str_radix(text, 16).map(SessionId)
+    }
+}
+
+/// Which host something belongs to. In v1, which names no hosts, an address is one host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostKey(IpAddr);
+
+impl HostKey {
+    /// The v1 host at `address`; an IPv4 address mapped into IPv6 is the IPv4 address.
+    pub fn from_address(address: IpAddr) -> HostKey {
+        HostKey(address.to_canonical())
+    }
+}
+
+impl fmt::Display for HostKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name under which hosts are grouped. v1 has just [`ServiceName::default`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName(Arc<str>);
+
+impl ServiceName {
+    /// The service called `name`.
+    pub fn new(name: &str) -> ServiceName {
+        ServiceName(Arc::from(name))
+    }
+}
+
+impl Default for ServiceName {
+    fn default() -> ServiceName {
+        ServiceName::new("default")
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channel_ids_ascend_wrap_and_skip_those_in_use() {
+        let mut ids = ChannelIds::starting_at(ChannelId(i32::MAX - 1));
+        let reserved: Vec<i32> = (0..4).map(|_| ids.reserve().get()).collect();
+        assert_eq!(reserved, [i32::MAX - 1, i32::MAX, 1, 2]);
+
+        ids.release(ChannelId(1));
+        ids.next = ChannelId(i32::MAX - 1);
+        assert_eq!(ids.reserve(), ChannelId(1), "the only free one of the next four");
+        assert_eq!(ids.reserve(), ChannelId(3));
+    }
+
+    #[test]
+    fn channel_ids_are_positive() {
+        assert_eq!(ChannelId::new(0), None);
+        assert_eq!(ChannelId::new(-1), None);
+        assert_eq!(ChannelId::new(1), Some(ChannelId(1)));
+    }
+
+    #[test]
+    fn a_v4_mapped_address_is_the_same_host() {
+        let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
+        let plain: IpAddr = "10.0.0.1".parse().unwrap();
+        assert_eq!(HostKey::from_address(mapped), HostKey::from_address(plain));
+    }
+}

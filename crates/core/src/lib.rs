@@ -1,0 +1,26 @@
+//! The decisions of RelayServer, without I/O, clock or randomness: an input and the time go in, outputs come out.
+//!
+//! The relay drives the [`Book`] and its [`Admission`], the host process drives the [`keeper`]. Nothing in here may open a
+//! socket, ask what time it is, or roll dice: whoever calls passes those in, so that every history can be generated, checked
+//! and replayed.
+
+mod admission;
+mod assignment;
+mod ids;
+pub mod keeper;
+pub mod limits;
+mod pool;
+mod reason;
+pub mod record;
+mod session;
+mod time;
+mod vocabulary;
+
+pub use admission::{Admission, Ticket};
+pub use assignment::Book;
+pub use ids::{ChannelId, ChannelIds, CommandId, HostKey, ServiceName, SessionId};
+pub use limits::Limits;
+pub use reason::Reason;
+pub use session::Phase;
+pub use time::Time;
+pub use vocabulary::{Announcement, Assignment, Handles, Input, Occupancy, Output};

@@ -1,0 +1,77 @@
+//! Every cap and deadline of the relay, named, with the arithmetic behind its default.
+
+use std::time::Duration;
+
+/// How long a connection may take to say who it is. A hello crosses the slowest usable link in two round trips; whoever
+/// takes longer is not a host.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one write of announcements to a host may be stuck. 16 bytes fit any send buffer; when that has been full for
+/// so long, the host is not reading.
+pub const COMMAND_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many announcements may wait for one command channel. At 16 bytes each at most this is 64 KiB a host; a host that is
+/// this far behind is not reading.
+pub const ANNOUNCEMENTS_MAX: usize = 4096;
+
+/// How long a session with one finished side may be silent. The longest pause seen in practice is a report computed after
+/// the request's end was sent: minutes, not hours.
+pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long a connection that we finished may be silent before it is closed; until then input that nobody will read is taken
+/// off, so that the peer reads our last bytes instead of a reset.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a client that goes on sending may take to read what its lost host had sent; then it is told by a reset that
+/// nobody listens. A connection's buffers hold 10 MiB at most: 1.4 Mbit/s.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// After this long without traffic the kernel probes an idle channel; NATs forget a mapping after minutes.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// How often it probes then, and after how many unanswered probes the channel is dead.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// See [`KEEPALIVE_INTERVAL`].
+pub const KEEPALIVE_PROBES_MAX: u32 = 3;
+
+/// How long bytes on a command or idle channel may stay unacknowledged before the kernel calls it dead.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The relay's caps and deadlines that its operator may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a client may wait for a channel. Zero refuses at once, as the original does.
+    pub assign_timeout: Duration,
+    /// How many clients of one service may wait.
+    pub queue_max: usize,
+    /// How many clients may be connected, waiting or in a session.
+    pub clients_max: usize,
+    /// How many data channels may be connected, idle or in a session.
+    pub channels_max: usize,
+    /// How many command channels may be connected.
+    pub commands_max: usize,
+    /// How many connections may be under way to their hello, in all.
+    pub handshakes_max: usize,
+    /// How many of those may come from one address (IPv6: one /64).
+    pub handshakes_per_address_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            // Three dials of a host that is redialling, with the round trips of a bad network.
+            assign_timeout: Duration::from_secs(5),
+            queue_max: 1024,
+            // A session takes two descriptors; 2^15 sessions fit the 2^16 that distributions commonly allow a service.
+            clients_max: 32_768,
+            // As many again idle.
+            channels_max: 65_536,
+            commands_max: 4096,
+            // One descriptor and under 2 KiB each.
+            handshakes_max: 4096,
+            // A host dials at most 32 channels at once; 32 hosts behind one NAT may all start at the same moment.
+            handshakes_per_address_max: 1024,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The relay's book of one service's idle channels, per host. The [`Book`](crate::Book) drives it and tells it how many
+//! sessions each host has; it never decides whether a client may be served, only which channel is next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{ChannelId, HostKey};
+
+/// A place in the order of arrival, of channels and of clients alike. Never given twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn(u64);
+
+impl Turn {
+    pub(crate) fn next(&mut self) -> Turn {
+        let turn = *self;
+        self.0 += 1;
+        turn
+    }
+}
+
+/// Idle channels, each with the handle by which the relay reaches it.
+pub(crate) struct Pool<T> {
+    hosts: BTreeMap<HostKey, HostPool<T>>,
+    /// The hosts that have an idle channel, best first: fewest sessions, then the longest-waiting channel.
+    ranking: BTreeSet<Rank>,
+}
+
+struct HostPool<T> {
+    sessions: usize,
+    idle: BTreeMap<Turn, (ChannelId, T)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    sessions: usize,
+    oldest: Turn,
+    host: HostKey,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Pool<T> {
+        Pool { hosts: BTreeMap::new(), ranking: BTreeSet::new() }
+    }
+}
+
+impl<T> Pool<T> {
+    /// Puts a channel of `host`, which has `sessions` sessions now, into the pool.
+    pub(crate) fn add(
+        &mut self,
+        host: HostKey,
+        sessions: usize,
+        turn: Turn,
+        channel: ChannelId,
+        handle: T,
+    ) {
+        self.hosts.entry(host).or_insert_with(|| HostPool { sessions, idle: BTreeMap::new() });
+        self.change(host, |pool| {
+            pool.sessions = sessions;
+            pool.idle.insert(turn, (channel, handle))
+        });
+    }
+
+    /// Takes one certain channel out: it was lost.
+    pub(crate) fn remove(&mut self, host: HostKey, turn: Turn) -> Option<T> {
+        self.change(host, |pool| pool.idle.remove(&turn)).flatten().map(|(_, handle)| handle)
+    }
+
+    /// Takes the channel that is next: of the host with the fewest sessions the one that has waited longest.
+    pub(crate) fn take(&mut self) -> Option<(HostKey, ChannelId, T)> {
+        let best = *self.ranking.first()?;
+        let (channel, handle) = self.change(best.host, |pool| pool.idle.remove(&best.oldest))??;
+        Some((best.host, channel, handle))
+    }
+
+    /// Tells how many sessions `host` has now.
+    pub(crate) fn set_sessions(&mut self, host: HostKey, sessions: usize) {
+        self.change(host, |pool| pool.sessions = sessions);
+    }
+
+    /// Takes every channel out.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = (ChannelId, T)> {
+        self.ranking.clear();
+        std::mem::take(&mut self.hosts).into_values().flat_map(|pool| pool.idle.into_values())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.hosts.values().map(|pool| pool.idle.len()).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranking.is_empty()
+    }
+
+    /// Changes a host's part and its place in the ranking with it. `None` where the host has no part.
+    fn change<R>(&mut self, host: HostKey, apply: impl FnOnce(&mut HostPool<T>) -> R) -> Option<R> {
+        let pool = self.hosts.get_mut(&host)?;
+        if let Some(rank) = pool.rank(host) {
+            self.ranking.remove(&rank);
+        }
+        let result = apply(pool);
+        match pool.rank(host) {
+            Some(rank) => {
+                self.ranking.insert(rank);
+            }
+            None => {
+                self.hosts.remove(&host);
+            }
+        }
+        Some(result)
+    }
+}
+
+impl<T> HostPool<T> {
+    fn rank(&self, host: HostKey) -> Option<Rank> {
+        let (&oldest, _) = self.idle.first_key_value()?;
+        Some(Rank { sessions: self.sessions, oldest, host })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(last: u8) -> HostKey {
+        HostKey::from_address(std::net::Ipv4Addr::new(127, 0, 0, last).into())
+    }
+
+    fn channel(number: i32) -> ChannelId {
+        ChannelId::new(number).unwrap()
+    }
+
+    #[test]
+    fn the_host_with_fewest_sessions_is_first_and_its_longest_waiting_channel() {
+        let mut pool = Pool::default();
+        let mut turn = Turn::default();
+        pool.add(host(1), 2, turn.next(), channel(1), ());
+        pool.add(host(2), 1, turn.next(), channel(2), ());
+        pool.add(host(2), 1, turn.next(), channel(3), ());
+        assert_eq!(pool.take(), Some((host(2), channel(2), ())));
+        pool.set_sessions(host(2), 3);
+        assert_eq!(pool.take(), Some((host(1), channel(1), ())));
+        assert_eq!(pool.take(), Some((host(2), channel(3), ())));
+        assert_eq!(pool.take(), None);
+    }
+
+    #[test]
+    fn among_equals_the_channel_that_has_waited_longest_is_first() {
+        let mut pool = Pool::default();
+        let mut turn = Turn::default();
+        pool.add(host(2), 0, turn.next(), channel(7), ());
+        pool.add(host(1), 0, turn.next(), channel(8), ());
+        assert_eq!(pool.take(), Some((host(2), channel(7), ())));
+    }
+
+    #[test]
+    fn a_lost_channel_is_not_given_out() {
+        let mut pool = Pool::default();
+        let mut turn = Turn::default();
+        let lost = turn.next();
+        pool.add(host(1), 0, lost, channel(1), ());
+        pool.add(host(1), 0, turn.next(), channel(2), ());
+        assert_eq!(pool.remove(host(1), lost), Some(()));
+        assert_eq!(pool.remove(host(1), lost), None);
+        assert_eq!(pool.take(), Some((host(1), channel(2), ())));
+        assert!(pool.is_empty());
+    }
+}

@@ -1,0 +1,338 @@
+//! The book of `relayserver-core` under its lock, and the performing of what it decides. An assignment is one call in
+//! here: no task stands between a client and its channel.
+//!
+//! Outputs are performed under the lock, in order, so announcements to a host go out in the order of the decisions.
+//! Performing never waits: everything is a send into a bounded queue or a one-shot.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use relayserver_core::{
+    Announcement, Assignment, Book, ChannelId, CommandId, Handles, HostKey, Input, Occupancy,
+    Output, Reason, ServiceName, SessionId, Time,
+};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::record::Recorder;
+
+/// How the book reaches what stands in it.
+pub(crate) struct Reach;
+
+impl Handles for Reach {
+    type Command = CommandHandle;
+    type Channel = oneshot::Sender<Start>;
+    type Client = oneshot::Sender<Verdict>;
+    type Stop = oneshot::Sender<Reason>;
+}
+
+/// Reaches the task of a command channel.
+#[derive(Clone)]
+pub(crate) struct CommandHandle {
+    pub(crate) announcements: mpsc::Sender<Announcement>,
+    /// Notified when the queue of announcements is full: the host does not read them.
+    pub(crate) overflow: Arc<Notify>,
+}
+
+/// What becomes of a client.
+pub(crate) enum Verdict {
+    /// It goes to the task of this channel.
+    Assigned(Assignment, oneshot::Sender<Start>),
+    /// It is closed.
+    Refused(Reason),
+}
+
+/// All that a channel's task needs to run a session.
+pub(crate) struct Start {
+    pub(crate) assignment: Assignment,
+    pub(crate) client: TcpStream,
+    pub(crate) client_addr: SocketAddr,
+    /// Tells the session to end, and why.
+    pub(crate) stop: oneshot::Receiver<Reason>,
+    /// Reports the session's end when dropped.
+    pub(crate) guard: SessionGuard,
+}
+
+/// The book, shared by all tasks of one relay.
+pub(crate) struct Assignments {
+    started: Instant,
+    state: Mutex<State>,
+    /// Notified when the book's next timeout has come nearer.
+    timeout_nearer: Notify,
+    /// Notified when the last session has ended.
+    no_session: Notify,
+}
+
+struct State {
+    book: Book<Reach>,
+    recorder: Option<Recorder>,
+    next_command: u64,
+}
+
+impl Assignments {
+    /// An empty book with `config`'s limits.
+    pub(crate) fn new(config: &Config) -> std::io::Result<Assignments> {
+        let first = ChannelId::new(fastrand::i32(1..)).unwrap_or(ChannelId::MAX);
+        let recorder = match &config.record {
+            Some(path) => Some(Recorder::create(path, config.limits, first)?),
+            None => None,
+        };
+        let book = Book::new(config.limits, first);
+        Ok(Assignments {
+            started: Instant::now(),
+            state: Mutex::new(State { book, recorder, next_command: 0 }),
+            timeout_nearer: Notify::new(),
+            no_session: Notify::new(),
+        })
+    }
+
+    /// Enters a command channel of `host`. It leaves the book when the guard is dropped.
+    pub(crate) fn command_up(
+        self: &Arc<Self>,
+        host: HostKey,
+        handle: CommandHandle,
+    ) -> CommandGuard {
+        let mut state = self.lock();
+        let command = CommandId(state.next_command);
+        state.next_command += 1;
+        self.drive(&mut state, Input::CommandUp { command, host, handle });
+        CommandGuard { assignments: Arc::clone(self), command }
+    }
+
+    /// Names a data channel of `host`. It leaves the book when the guard is dropped, unless a session has it by then.
+    pub(crate) fn reserve_channel(
+        self: &Arc<Self>,
+        host: HostKey,
+        service: ServiceName,
+    ) -> Result<ChannelGuard, Reason> {
+        let reserved = self.drive(&mut self.lock(), Input::ReserveChannel { host, service });
+        let channel = reserved.unwrap_or(Err(Reason::ChannelLimit))?;
+        Ok(ChannelGuard { assignments: Arc::clone(self), channel })
+    }
+
+    /// Puts a channel into the pool.
+    pub(crate) fn channel_idle(&self, channel: ChannelId, handle: oneshot::Sender<Start>) {
+        self.drive(&mut self.lock(), Input::ChannelIdle { channel, handle });
+    }
+
+    /// Enters a client. It leaves the book when the guard is dropped, unless a session has it by then.
+    pub(crate) fn client_arrived(
+        self: &Arc<Self>,
+        service: ServiceName,
+        client: oneshot::Sender<Verdict>,
+        stop: oneshot::Sender<Reason>,
+    ) -> ClientGuard {
+        let session = SessionId(fastrand::u128(..));
+        let input = Input::ClientArrived { session, service, client, stop };
+        self.drive(&mut self.lock(), input);
+        ClientGuard { assignments: Arc::clone(self), session }
+    }
+
+    pub(crate) fn client_finished(&self, session: SessionId) {
+        self.drive(&mut self.lock(), Input::ClientFinished { session });
+    }
+
+    pub(crate) fn host_finished(&self, session: SessionId) {
+        self.drive(&mut self.lock(), Input::HostFinished { session });
+    }
+
+    /// No new clients and channels from now on.
+    pub(crate) fn drain(&self) {
+        self.drive(&mut self.lock(), Input::Drain);
+    }
+
+    /// Ends every session.
+    pub(crate) fn end_all(&self, reason: Reason) {
+        self.drive(&mut self.lock(), Input::EndAll { reason });
+    }
+
+    pub(crate) fn occupancy(&self) -> Occupancy {
+        self.lock().book.occupancy()
+    }
+
+    /// How many sessions run.
+    pub(crate) fn sessions(&self) -> usize {
+        self.lock().book.sessions()
+    }
+
+    /// Resolves when no session runs.
+    pub(crate) async fn no_session(&self) {
+        loop {
+            let notified = self.no_session.notified();
+            if self.sessions() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Tells the book of time passing, when it is due. Runs for as long as the relay.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let nearer = self.timeout_nearer.notified();
+            let due = self.lock().book.poll_timeout();
+            let due =
+                due.map(|due| tokio::time::Instant::from_std(self.started + due.since_start()));
+            tokio::select! {
+                () = nearer => {}
+                () = sleep_until(due) => {
+                    self.drive(&mut self.lock(), Input::TimePassed);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the book, and performs what it decides. Gives the answer to [`Input::ReserveChannel`].
+    fn drive(&self, state: &mut State, input: Input<Reach>) -> Option<Result<ChannelId, Reason>> {
+        let now = Time::from_start(self.started.elapsed());
+        let due_before = state.book.poll_timeout();
+        if let Some(recorder) = &mut state.recorder {
+            recorder.input(now, &input);
+        }
+        let ends_session = matches!(input, Input::SessionEnded { .. });
+        state.book.handle(now, input);
+        let mut reserved = None;
+        while let Some(output) = state.book.poll_output() {
+            if let Some(recorder) = &mut state.recorder {
+                recorder.output(now, &output);
+            }
+            match output {
+                Output::Reserved { channel } => reserved = Some(Ok(channel)),
+                Output::ReserveRefused { reason } => reserved = Some(Err(reason)),
+                output => perform(output),
+            }
+        }
+        let due = state.book.poll_timeout();
+        if due.is_some_and(|due| due_before.is_none_or(|before| due < before)) {
+            self.timeout_nearer.notify_one();
+        }
+        if ends_session && state.book.sessions() == 0 {
+            self.no_session.notify_waiters();
+        }
+        reserved
+    }
+}
+
+async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn perform(output: Output<Reach>) {
+    match output {
+        // Answered by `drive` itself.
+        Output::Reserved { .. } | Output::ReserveRefused { .. } => {}
+        Output::HostJoined { host } => info!(host.id = %host, "host joined"),
+        Output::HostLeft { host } => info!(host.id = %host, "host left"),
+        // Without its handle the command channel's task ends.
+        Output::CloseCommand { handle, reason } => {
+            warn!(%reason, "command channel refused");
+            drop(handle);
+        }
+        // A receiver that is gone drops what it was sent, and with it the other side's handle: each side's task
+        // finds out and reports for itself.
+        Output::Assigned { assignment, client, channel_handle } => {
+            drop(client.send(Verdict::Assigned(assignment, channel_handle)));
+        }
+        Output::Announce { to, announcement } => {
+            if let Err(mpsc::error::TrySendError::Full(_)) = to.announcements.try_send(announcement)
+            {
+                to.overflow.notify_one();
+            }
+        }
+        Output::Refused { session: _, reason, client } => {
+            drop(client.send(Verdict::Refused(reason)));
+        }
+        Output::CloseChannel { channel, reason, handle } => {
+            debug!(channel.id = %channel, %reason, "idle channel closed");
+            drop(handle);
+        }
+        Output::EndSession { session: _, reason, stop } => drop(stop.send(reason)),
+    }
+}
+
+/// A command channel that stands in the book.
+pub(crate) struct CommandGuard {
+    assignments: Arc<Assignments>,
+    command: CommandId,
+}
+
+impl Drop for CommandGuard {
+    fn drop(&mut self) {
+        let input = Input::CommandDown { command: self.command };
+        self.assignments.drive(&mut self.assignments.lock(), input);
+    }
+}
+
+/// A data channel that stands in the book.
+pub(crate) struct ChannelGuard {
+    assignments: Arc<Assignments>,
+    pub(crate) channel: ChannelId,
+}
+
+impl ChannelGuard {
+    /// Takes the channel out of the book, unless a client was assigned to it meanwhile.
+    pub(crate) fn gone(&self) {
+        let input = Input::ChannelGone { channel: self.channel };
+        self.assignments.drive(&mut self.assignments.lock(), input);
+    }
+}
+
+impl Drop for ChannelGuard {
+    fn drop(&mut self) {
+        self.gone();
+    }
+}
+
+/// A client that stands in the book.
+pub(crate) struct ClientGuard {
+    assignments: Arc<Assignments>,
+    pub(crate) session: SessionId,
+}
+
+impl ClientGuard {
+    /// Takes the client out of the book, unless it was assigned meanwhile.
+    pub(crate) fn gone(&self) {
+        let input = Input::ClientGone { session: self.session };
+        self.assignments.drive(&mut self.assignments.lock(), input);
+    }
+
+    /// The client was assigned: from now on the session's end is what will be reported.
+    pub(crate) fn into_session(self) -> SessionGuard {
+        SessionGuard { assignments: Arc::clone(&self.assignments), session: self.session }
+    }
+}
+
+impl Drop for ClientGuard {
+    fn drop(&mut self) {
+        self.gone();
+    }
+}
+
+/// A session that stands in the book.
+pub(crate) struct SessionGuard {
+    assignments: Arc<Assignments>,
+    session: SessionId,
+}
+
+impl SessionGuard {
+    pub(crate) fn assignments(&self) -> &Assignments {
+        &self.assignments
+    }
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        let input = Input::SessionEnded { session: self.session };
+        self.assignments.drive(&mut self.assignments.lock(), input);
+    }
+}

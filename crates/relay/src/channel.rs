@@ -1,0 +1,123 @@
+//! A data channel's life: hello, answer, idle in the pool, session. One task from its accept to its end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use relayserver_core::{HostKey, Reason, ServiceName};
+use relayserver_wire::hello::Answer;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::admission::Places;
+use crate::assignment::{Assignments, ChannelGuard, Start};
+use crate::config::Access;
+use crate::handshake::{self, Rejection};
+use crate::{session, sockets};
+
+/// What every data channel needs to know about its relay.
+pub(crate) struct Context {
+    pub(crate) assignments: Arc<Assignments>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) access: Access,
+    pub(crate) hello_timeout: Duration,
+    pub(crate) half_closed_timeout: Duration,
+    /// What the answer calls `relay_port`.
+    pub(crate) clients_port: u16,
+}
+
+/// Serves a connection on the host port. One that has not said hello when the relay is `leaving` is dropped.
+pub(crate) async fn serve(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    context: Arc<Context>,
+    leaving: CancellationToken,
+) {
+    let welcomed = tokio::select! {
+        welcomed = welcome(&mut stream, peer.ip(), &context) => welcomed,
+        () = leaving.cancelled() => return,
+    };
+    let guard = match welcomed {
+        Ok(guard) => guard,
+        // In a flood of silent connections, a line each would be a flood of its own.
+        Err(Rejection { reason: reason @ Reason::HandshakeLimit, detail }) => {
+            debug!(host.addr = %peer, %reason, detail, "data channel rejected");
+            return;
+        }
+        Err(Rejection { reason, detail }) => {
+            info!(host.addr = %peer, %reason, detail, "data channel rejected");
+            return;
+        }
+    };
+    if let Some(start) = idle(&stream, &guard, &context.assignments).await {
+        session::run(stream, start, context.half_closed_timeout).await;
+    }
+}
+
+/// Hello and answer. The guard keeps the channel's id until it is dropped.
+async fn welcome(
+    stream: &mut TcpStream,
+    peer: IpAddr,
+    context: &Context,
+) -> Result<ChannelGuard, Rejection> {
+    if !context.access.allows(peer) {
+        let detail = "name its network with --v1-allow to accept it".to_owned();
+        return Err(Rejection { reason: Reason::NetworkNotAllowed, detail });
+    }
+    sockets::prepare_waiting(stream);
+    handshake::read_hello(stream, peer, &context.places, context.hello_timeout).await?;
+    let host = HostKey::from_address(peer);
+    let guard = context
+        .assignments
+        .reserve_channel(host, ServiceName::default())
+        .map_err(|reason| Rejection { reason, detail: "no channel for this host".to_owned() })?;
+    let answer = Answer {
+        channel_id: guard.channel.get(),
+        relay_host: stream.local_addr()?.ip().to_canonical().to_string(),
+        relay_port: context.clients_port.to_string(),
+    };
+    match timeout(context.hello_timeout, stream.write_all(&answer.encode())).await {
+        Ok(written) => written?,
+        Err(_elapsed) => {
+            let detail = "the answer was not taken".to_owned();
+            return Err(Rejection { reason: Reason::HelloTimeout, detail });
+        }
+    }
+    Ok(guard)
+}
+
+/// Waits in the pool for a client. `None` when the channel ended before one came.
+async fn idle(
+    stream: &TcpStream,
+    guard: &ChannelGuard,
+    assignments: &Assignments,
+) -> Option<Start> {
+    let (handle, mut start) = oneshot::channel();
+    assignments.channel_idle(guard.channel, handle);
+    tokio::select! {
+        biased;
+        start = &mut start => start.ok(),
+        reason = ended(stream) => {
+            guard.gone();
+            // Where a client was assigned meanwhile, the session finds out what happened.
+            let start = start.await.ok();
+            if start.is_none() {
+                debug!(channel.id = %guard.channel, %reason, "idle channel ended");
+            }
+            start
+        }
+    }
+}
+
+/// Resolves when an idle channel can no longer be given out, with why. Reads nothing.
+async fn ended(stream: &TcpStream) -> Reason {
+    match stream.peek(&mut [0]).await {
+        Ok(0) => Reason::PeerClosed,
+        Ok(_) => Reason::SpokeWhileIdle,
+        Err(_) => Reason::HostAborted,
+    }
+}

@@ -1,0 +1,79 @@
+//! A command channel's life: announcements go out in their order, nothing comes in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use relayserver_core::{Announcement, HostKey, Reason, limits};
+
+use relayserver_wire::command;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::WriteHalf;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::assignment::{Assignments, CommandHandle};
+use crate::config::Access;
+use crate::sockets;
+
+/// Serves a connection on the command port until it ends or `over`.
+pub(crate) async fn serve(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    access: Access,
+    assignments: Arc<Assignments>,
+    over: CancellationToken,
+) {
+    if !access.allows(peer.ip()) {
+        info!(host.addr = %peer, reason = %Reason::NetworkNotAllowed, "command channel rejected");
+        return;
+    }
+    sockets::prepare_waiting(&stream);
+    let (announcements, queue) = mpsc::channel(limits::ANNOUNCEMENTS_MAX);
+    let overflow = Arc::new(Notify::new());
+    let handle = CommandHandle { announcements, overflow: Arc::clone(&overflow) };
+    let _guard = assignments.command_up(HostKey::from_address(peer.ip()), handle);
+    let (reader, writer) = stream.split();
+    let reason = tokio::select! {
+        reason = announce(queue, writer) => reason,
+        reason = silence(reader) => reason,
+        () = overflow.notified() => Reason::CommandStuck,
+        () = over.cancelled() => Reason::Draining,
+    };
+    debug!(host.addr = %peer, %reason, "command channel ended");
+}
+
+/// Writes announcements until the book drops the queue's other end or the host stops reading. One write each: the
+/// original's host loses messages that arrive together.
+async fn announce(mut queue: mpsc::Receiver<Announcement>, mut writer: WriteHalf<'_>) -> Reason {
+    while let Some(announcement) = queue.recv().await {
+        let frame = encode(announcement);
+        match timeout(limits::COMMAND_WRITE_TIMEOUT, writer.write_all(&frame)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Reason::PeerClosed,
+            Err(_elapsed) => return Reason::CommandStuck,
+        }
+    }
+    Reason::Draining
+}
+
+/// A version 1 host sends nothing on its command channel: whatever arrives is its end, or not of this protocol.
+async fn silence(mut reader: tokio::net::tcp::ReadHalf<'_>) -> Reason {
+    match reader.peek(&mut [0]).await {
+        Ok(0) | Err(_) => Reason::PeerClosed,
+        Ok(_) => Reason::NotOurProtocol,
+    }
+}
+
+fn encode(announcement: Announcement) -> Vec<u8> {
+    match announcement {
+        Announcement::Open(channel) => {
+            command::Announcement::Open { channel_id: channel.get() }.encode()
+        }
+        Announcement::Drop(channel) => {
+            command::Announcement::Drop { channel_id: channel.get() }.encode()
+        }
+    }
+}

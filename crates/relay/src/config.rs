@@ -1,0 +1,214 @@
+//! What a relay is told before it starts. Nothing here opens a socket; [`Config::check`] refuses what would not be safe.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use relayserver_core::{Limits, limits};
+use thiserror::Error;
+
+use crate::relay::BindError;
+
+/// How a relay is set up. The default listens on loopback only, on the ports of protocol version 1.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where hosts open data channels.
+    pub hosts: SocketAddr,
+    /// Where hosts open command channels.
+    pub command: SocketAddr,
+    /// Where clients come.
+    pub clients: SocketAddr,
+    /// From where hosts are accepted.
+    pub access: Access,
+    /// Caps, and how long a client may wait for a channel.
+    pub limits: Limits,
+    /// How long running sessions get when the relay leaves.
+    pub drain_timeout: Duration,
+    /// How long a connection may take to say hello.
+    pub hello_timeout: Duration,
+    /// How long a session with one finished side may be silent.
+    pub half_closed_timeout: Duration,
+    /// Where to write what the book was told and answered, for a replay.
+    pub record: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Config {
+            hosts: local(8000),
+            command: local(8001),
+            clients: local(8002),
+            access: Access::Loopback,
+            limits: Limits::default(),
+            drain_timeout: Duration::from_secs(10),
+            hello_timeout: limits::HELLO_TIMEOUT,
+            half_closed_timeout: limits::HALF_CLOSED_TIMEOUT,
+            record: None,
+        }
+    }
+}
+
+impl Config {
+    /// Checks that nothing is open to more than its operator said.
+    ///
+    /// # Errors
+    /// The first address that is not loopback although [`Access::Loopback`] is set.
+    pub fn check(&self) -> Result<(), BindError> {
+        if self.access != Access::Loopback {
+            return Ok(());
+        }
+        let open = [self.hosts, self.command, self.clients]
+            .into_iter()
+            .find(|address| !address.ip().to_canonical().is_loopback());
+        open.map_or(Ok(()), |address| Err(BindError::NotLoopback { address }))
+    }
+}
+
+/// From where hosts are accepted. Version 1 has no authentication: whoever may connect may serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// From this machine; and all ports must be on loopback.
+    Loopback,
+    /// From this machine and these networks.
+    Networks(Vec<Network>),
+    /// From anywhere.
+    Insecure,
+}
+
+impl Access {
+    /// Whether a host at `address` is accepted.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        match self {
+            Access::Insecure => true,
+            Access::Loopback => address.is_loopback(),
+            Access::Networks(networks) => {
+                address.is_loopback() || networks.iter().any(|network| network.contains(address))
+            }
+        }
+    }
+}
+
+/// A network in CIDR notation: `10.0.0.0/8`, `2001:db8::/32`, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix_len: u8,
+}
+
+impl Network {
+    /// Whether `address` lies in this network. An IPv4 address never lies in an IPv6 network, nor the reverse.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differing = u64::from(network.to_bits() ^ address.to_bits());
+                differing >> (32 - self.prefix_len) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                self.prefix_len == 0 || differing >> (128 - self.prefix_len) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_len)
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Network, NetworkError> {
+        let malformed = || NetworkError::Malformed(text.to_owned());
+        let (address, prefix_len) = match text.split_once('/') {
+            Some((address, prefix_len)) => (address, Some(prefix_len)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| malformed())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = match prefix_len {
+            Some(prefix_len) => prefix_len.parse().map_err(|_| malformed())?,
+            None => longest,
+        };
+        if prefix_len > longest {
+            return Err(NetworkError::TooLong { text: text.to_owned(), longest });
+        }
+        Ok(Network { address, prefix_len })
+    }
+}
+
+/// A text is not a network.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NetworkError {
+    /// It is not an address and a prefix length.
+    #[error("expected a network like 10.0.0.0/8 or 2001:db8::/32, got {0:?}")]
+    Malformed(String),
+    /// The prefix is longer than the address.
+    #[error("prefix of {text:?} is longer than {longest} bits")]
+    TooLong {
+        /// What was given.
+        text: String,
+        /// What the address family has.
+        longest: u8,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        text.parse().unwrap()
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_network_contains_its_addresses_and_no_others() {
+        assert!(network("10.0.0.0/8").contains(address("10.255.1.2")));
+        assert!(!network("10.0.0.0/8").contains(address("11.0.0.1")));
+        assert!(network("0.0.0.0/0").contains(address("203.0.113.9")));
+        assert!(!network("0.0.0.0/0").contains(address("2001:db8::1")));
+        assert!(network("2001:db8::/32").contains(address("2001:db8:ffff::1")));
+        assert!(!network("2001:db8::/32").contains(address("2001:db9::1")));
+        assert!(network("::/0").contains(address("2001:db9::1")));
+        assert!(network("192.0.2.7").contains(address("192.0.2.7")));
+        assert!(!network("192.0.2.7").contains(address("192.0.2.6")));
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        for text in
+            ["", "10.0.0.0/", "10.0.0.0/33", "::/129", "10.0.0/8", "example.com/8", "1.2.3.4/-1"]
+        {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_always_allowed_and_others_only_when_named() {
+        let named = Access::Networks(vec![network("192.0.2.0/24")]);
+        assert!(named.allows(address("127.0.0.1")));
+        assert!(named.allows(address("::ffff:192.0.2.9")));
+        assert!(!named.allows(address("198.51.100.1")));
+        assert!(!Access::Loopback.allows(address("192.0.2.9")));
+        assert!(Access::Insecure.allows(address("198.51.100.1")));
+    }
+
+    #[test]
+    fn an_open_port_without_the_operators_word_is_refused() {
+        let mut config = Config { clients: "0.0.0.0:8002".parse().unwrap(), ..Config::default() };
+        assert!(matches!(config.check(), Err(BindError::NotLoopback { .. })));
+        config.access = Access::Insecure;
+        assert!(config.check().is_ok());
+    }
+}

@@ -1,0 +1,23 @@
+//! The relay: accepts hosts and clients, assigns one to the other, and moves their bytes.
+//!
+//! The way of a byte is four rooms, forward only: `listener` accepts and does nothing else; `handshake` learns, under a
+//! deadline and in the connection's own task, who this is; `assignment` pairs it, by the rules of `relayserver-core`;
+//! `session` moves bytes until both sides have ended.
+
+mod admission;
+mod assignment;
+mod channel;
+mod client;
+mod command;
+mod config;
+mod drain;
+mod handshake;
+mod listener;
+mod record;
+mod relay;
+mod session;
+mod sockets;
+
+pub use config::{Access, Config, Network, NetworkError};
+pub use relay::{BindError, Relay, RelayHandle};
+pub use relayserver_core::{Limits, Occupancy, Reason};

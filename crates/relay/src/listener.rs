@@ -1,0 +1,80 @@
+//! Accepts connections and does nothing else: each goes to a task of its own at once. When descriptors run out it says so,
+//! waits, and goes on.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+/// The first wait after an accept failed for want of resources, and the longest. Short enough that recovery is not noticed,
+/// long enough that nothing spins.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Accepts on `listener` until `leaving`, and gives each connection to a task of `tasks` that runs `serve`.
+pub(crate) async fn accept<Fut>(
+    listener: TcpListener,
+    name: &'static str,
+    leaving: CancellationToken,
+    tasks: TaskTracker,
+    serve: impl Fn(TcpStream, SocketAddr) -> Fut,
+) where
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let mut pause = PAUSE_MIN;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = leaving.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if pause > PAUSE_MIN {
+                    info!(listener = name, "accepting again");
+                    pause = PAUSE_MIN;
+                }
+                tasks.spawn(serve(stream, peer));
+            }
+            Err(error) if is_exhaustion(&error) => {
+                if pause == PAUSE_MIN {
+                    warn!(
+                        listener = name,
+                        error = %error,
+                        "cannot accept: out of resources; raise `ulimit -n` or lower the limits"
+                    );
+                }
+                pause = (pause * 2).min(PAUSE_MAX);
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = leaving.cancelled() => return,
+                }
+            }
+            // The connection was gone before it was accepted: no concern of the next one.
+            Err(error) => {
+                debug!(listener = name, error = %error, "connection lost before it was accepted")
+            }
+        }
+    }
+}
+
+/// Whether an accept failed for want of something that others may give back: descriptors or memory.
+fn is_exhaustion(error: &io::Error) -> bool {
+    // EMFILE, ENFILE, ENOBUFS and ENOMEM have no stable `ErrorKind`; what is known to concern one connection alone has.
+    !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::PermissionDenied
+    )
+}

@@ -1,0 +1,40 @@
+//! Writes down what the book is told and what it answers, in the form that `relayserver_core::record` replays.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use relayserver_core::record::Header;
+use relayserver_core::{ChannelId, Handles, Input, Limits, Output, Time};
+use tracing::warn;
+
+/// An open recording. Written out when dropped; a file that cannot be written ends it with one warning, never the relay.
+pub(crate) struct Recorder {
+    /// `None` once writing failed.
+    file: Option<BufWriter<File>>,
+}
+
+impl Recorder {
+    /// Starts a recording at `path`, over whatever stood there.
+    pub(crate) fn create(path: &Path, limits: Limits, first: ChannelId) -> io::Result<Recorder> {
+        let mut file = BufWriter::new(File::create(path)?);
+        writeln!(file, "{}", Header { limits, first })?;
+        Ok(Recorder { file: Some(file) })
+    }
+
+    pub(crate) fn input<H: Handles>(&mut self, now: Time, input: &Input<H>) {
+        self.write(|file| writeln!(file, "{} < {input}", now.since_start().as_nanos()));
+    }
+
+    pub(crate) fn output<H: Handles>(&mut self, now: Time, output: &Output<H>) {
+        self.write(|file| writeln!(file, "{} > {output}", now.since_start().as_nanos()));
+    }
+
+    fn write(&mut self, line: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
+        let Some(file) = &mut self.file else { return };
+        if let Err(error) = line(file) {
+            warn!(%error, "recording ended: cannot write");
+            self.file = None;
+        }
+    }
+}

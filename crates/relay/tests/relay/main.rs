@@ -1,0 +1,14 @@
+//! The relay as its peers see it: the real one, over real sockets on loopback, with hosts and clients that speak version 1
+//! byte by byte and do as each test says. One file a theme, one test a rule.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod assignment;
+mod drain;
+mod handshake;
+mod hostile;
+mod lost_host;
+mod peers;
+mod places;
+mod record;
+mod sessions;

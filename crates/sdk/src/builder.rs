@@ -1,0 +1,135 @@
+//! How a listener is set up.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relayserver_transport::HostPort;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::driver::Driver;
+use crate::shared::{Config, Shared};
+use crate::{Error, Listener, Status};
+
+use relayserver_core::keeper::BACKLOG_MAX;
+
+/// The original's ports and pool.
+const HOSTS_PORT: u16 = 8000;
+const COMMAND_PORT: u16 = 8001;
+const POOL_SIZE: usize = 10;
+
+/// Sets up a [`Listener`]. Made by [`Listener::builder`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    relay: String,
+    command_port: u16,
+    pool_size: usize,
+    connect_timeout: Option<Duration>,
+    bind_addr: Option<IpAddr>,
+}
+
+impl Builder {
+    pub(crate) fn new(relay: String) -> Builder {
+        Builder {
+            relay,
+            command_port: COMMAND_PORT,
+            pool_size: POOL_SIZE,
+            connect_timeout: None,
+            bind_addr: None,
+        }
+    }
+
+    /// The relay's port for command channels; 8001 unless said otherwise.
+    pub fn command_port(mut self, port: u16) -> Builder {
+        self.command_port = port;
+        self
+    }
+
+    /// How many data channels to keep waiting for clients; 10 unless said otherwise, at least 1.
+    pub fn pool_size(mut self, channels: usize) -> Builder {
+        self.pool_size = channels.max(1);
+        self
+    }
+
+    /// How long [`listen`](Builder::listen) may try. Unless this is said, for ever.
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Builder {
+        self.connect_timeout = Some(connect_timeout);
+        self
+    }
+
+    /// The address of this machine to dial from, where it has several.
+    pub fn bind_addr(mut self, address: IpAddr) -> Builder {
+        self.bind_addr = Some(address);
+        self
+    }
+
+    /// Dials the relay, and returns once it has accepted this host. Tries again, less often as time passes, whatever
+    /// waiting can mend.
+    ///
+    /// Cancel safe: dropping it leaves nothing behind.
+    ///
+    /// # Errors
+    /// The address is none, or what answers there is no relay; or no relay accepted this host within the
+    /// [connect timeout](Builder::connect_timeout).
+    pub async fn listen(self) -> Result<Listener, Error> {
+        let hosts = data_address(&self.relay)?;
+        let command = HostPort { port: self.command_port, ..hosts.clone() };
+        let Builder { pool_size, bind_addr, connect_timeout, .. } = self;
+        let shared = Arc::new(Shared::new(Config { hosts, command, pool_size, bind_addr }));
+        // Room for all that the keeper lets open: the backlog, and channels that were idle when it was reached.
+        let (queue, sessions) = mpsc::channel(BACKLOG_MAX + pool_size);
+        let (hopeless_sender, hopeless) = oneshot::channel();
+        let listener = Listener::new(Arc::clone(&shared), sessions);
+        tokio::spawn(Driver::new(Arc::clone(&shared), queue, hopeless_sender).run());
+        let mut status = shared.status.subscribe();
+        let ready = status.wait_for(|status| matches!(status, Status::Ready { .. }));
+        let accepted = async {
+            tokio::select! {
+                biased;
+                Ok(error) = hopeless => Err(error),
+                ready = ready => ready.map(drop).map_err(|_gone| Error::Closed),
+            }
+        };
+        match connect_timeout {
+            None => accepted.await?,
+            Some(connect_timeout) => match timeout(connect_timeout, accepted).await {
+                Ok(accepted) => accepted?,
+                Err(_elapsed) => {
+                    let last_error = shared.status.borrow().to_string();
+                    return Err(Error::ConnectTimeout { last_error });
+                }
+            },
+        }
+        Ok(listener)
+    }
+}
+
+/// `host`, `host:port`, `[v6]:port`, or a bare IPv6 address.
+fn data_address(relay: &str) -> Result<HostPort, Error> {
+    HostPort::parse_with_default(relay, HOSTS_PORT)
+        .map_err(|error| Error::Address(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_may_be_left_out() {
+        for (text, host, port) in [
+            ("relay.example.com", "relay.example.com", 8000),
+            ("relay.example.com:9", "relay.example.com", 9),
+            ("::1", "::1", 8000),
+            ("[::1]", "::1", 8000),
+            ("[::1]:9", "::1", 9),
+        ] {
+            let address = data_address(text).unwrap();
+            assert_eq!((address.host.as_str(), address.port), (host, port));
+        }
+        for text in ["", "http://relay", "relay:port", "a b"] {
+            assert!(data_address(text).unwrap_err().is_permanent());
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The command channel: dialled, then read to its end. Nothing is ever sent on it.
+
+use std::sync::Arc;
+
+use relayserver_core::keeper::DIAL_TIMEOUT;
+use relayserver_transport::dial_from;
+use relayserver_wire::FRAME_MAX;
+use relayserver_wire::command::Announcement;
+use relayserver_wire::frame::Decoder;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::driver::{Report, Trouble};
+use crate::shared::{Shared, prepare_waiting};
+
+/// Dials the command channel and reports what it hears, to its end or until the listener is over.
+pub(crate) async fn run(shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
+    let last = tokio::select! {
+        trouble = follow(&shared, &reports) => trouble,
+        () = shared.over.cancelled() => return,
+    };
+    // Without a driver the listener is gone.
+    let _taken = reports.send(last).await;
+}
+
+async fn follow(shared: &Shared, reports: &mpsc::Sender<Report>) -> Report {
+    let address = &shared.config.command;
+    let mut stream = match dial_from(address, shared.config.bind_addr, DIAL_TIMEOUT).await {
+        Ok(stream) => stream,
+        Err(error) => return Report::CommandFailed(error.into()),
+    };
+    prepare_waiting(&stream);
+    let _taken = reports.send(Report::CommandUp).await;
+    let trouble = match listen(&mut stream, reports).await {
+        Ok(()) => Trouble::other(format!("the relay closed the command channel at {address}")),
+        Err(trouble) => trouble.at(address),
+    };
+    Report::CommandLost(trouble)
+}
+
+async fn listen(stream: &mut TcpStream, reports: &mpsc::Sender<Report>) -> Result<(), Trouble> {
+    let mut decoder = Decoder::new(FRAME_MAX);
+    let mut buffer = [0; 1024];
+    loop {
+        let len = stream.read(&mut buffer).await?;
+        let mut input = buffer.get(..len).unwrap_or_default();
+        if input.is_empty() {
+            return Ok(());
+        }
+        while let Some(payload) = decoder.next(&mut input).map_err(Trouble::not_a_relay)? {
+            let announcement = Announcement::decode(&payload).map_err(Trouble::not_a_relay)?;
+            let _taken = reports.send(Report::Announced(announcement)).await;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Connects each session to a server that listens somewhere.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use relayserver_splice::{Counts, Failure, Leg, Path, Splice};
+use relayserver_transport::{HostPort, Stream, dial};
+use thiserror::Error;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::{Handler, Session};
+
+/// How long the server may take to accept. It is near, or it is down.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connects each session to a server, when the session opens.
+///
+/// Reads from text: `22` (a port of this machine), `host:port`, or `unix:/path`. A session whose server cannot be reached is
+/// rejected, and the next one tries again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward(Target);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Tcp(HostPort),
+    #[cfg(unix)]
+    Unix(std::path::PathBuf),
+}
+
+/// A text names no server.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("expected a port, host:port or unix:/path, got {0:?}")]
+pub struct TargetError(String);
+
+impl Handler for Forward {
+    async fn handle(&self, session: Session) -> io::Result<()> {
+        let server = match self.0.connect().await {
+            Ok(server) => server,
+            Err(error) => {
+                warn!(session.id = %session.id(), target = %self, %error, "server cannot be reached");
+                session.reject("target_unreachable");
+                return Ok(());
+            }
+        };
+        let spliced = {
+            let mut splice = Splice::new(Path::Auto);
+            let counts = Counts::default();
+            let (client, host) = (Leg::Tcp(session.tcp()), leg(&server));
+            splice.run(client, host, &counts, &mut |_| {}).await
+        };
+        if let Err(Failure { side, operation, error }) = spliced {
+            debug!(session.id = %session.id(), leg = ?side, ?operation, %error, "session aborted");
+            // An abort on one leg is an abort on the other.
+            server.abort();
+            session.reset();
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    async fn connect(&self) -> io::Result<Stream> {
+        match self {
+            Target::Tcp(address) => {
+                let dialled = dial(address, DIAL_TIMEOUT).await;
+                dialled.map(Stream::Tcp).map_err(io::Error::other)
+            }
+            #[cfg(unix)]
+            Target::Unix(path) => {
+                timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await?.map(Stream::Unix)
+            }
+        }
+    }
+}
+
+fn leg(server: &Stream) -> Leg<'_> {
+    match server {
+        Stream::Tcp(stream) => Leg::Tcp(stream),
+        #[cfg(unix)]
+        Stream::Unix(stream) => Leg::Unix(stream),
+    }
+}
+
+impl FromStr for Forward {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Forward, TargetError> {
+        #[cfg(unix)]
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Forward(Target::Unix(path.into())));
+        }
+        let port = text.parse::<u16>().ok().filter(|port| *port != 0);
+        let address = match port {
+            Some(port) => Ok(HostPort { host: "127.0.0.1".to_owned(), port }),
+            None => text.parse(),
+        };
+        address
+            .map(|address| Forward(Target::Tcp(address)))
+            .map_err(|_| TargetError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Target::Tcp(address) => address.fmt(f),
+            #[cfg(unix)]
+            Target::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_read_and_print() {
+        for (text, printed) in [
+            ("22", "127.0.0.1:22"),
+            ("db.local:5432", "db.local:5432"),
+            ("[::1]:22", "[::1]:22"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ] {
+            assert_eq!(text.parse::<Forward>().unwrap().to_string(), printed);
+        }
+        for text in ["", "0", "65536", "host", "unix:", "http://x:1"] {
+            assert!(text.parse::<Forward>().is_err(), "{text:?}");
+        }
+    }
+}

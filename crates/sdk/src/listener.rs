@@ -1,0 +1,130 @@
+//! A listener of sessions, without a port of its own.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+use tracing::debug;
+
+use crate::shared::Shared;
+use crate::{Builder, Error, Events, Handler, Session, Status, StatusWatch};
+
+/// Accepts clients that come through a relay, as a TCP listener accepts those that come to a port.
+///
+/// Behind it, a task keeps channels to the relay waiting, replaces those that are used or lost, and reconnects by itself.
+/// Dropping the listener leaves the relay's pool; sessions that were accepted run on.
+pub struct Listener {
+    shared: Arc<Shared>,
+    sessions: Mutex<mpsc::Receiver<Session>>,
+}
+
+impl Listener {
+    /// Sets up a listener at `relay`: `host` or `host:port`, where the port is the one for data channels (8000 unless said).
+    pub fn builder(relay: impl Into<String>) -> Builder {
+        Builder::new(relay.into())
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, sessions: mpsc::Receiver<Session>) -> Listener {
+        Listener { shared, sessions: Mutex::new(sessions) }
+    }
+
+    /// The next client.
+    ///
+    /// Cancel safe: no session is lost when it is dropped. May be called from many tasks at once; each session goes to one.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] after [`close`](Listener::close) or [`drain`](Listener::drain), once every session that had come
+    /// before was accepted. Trouble with the relay is none: it is mended, and [`status`](Listener::status) tells.
+    pub async fn accept(&self) -> Result<Session, Error> {
+        let session = self.sessions.lock().await.recv().await.ok_or(Error::Closed)?;
+        self.shared.session_accepted();
+        Ok(session)
+    }
+
+    /// Serves every client with `handler`, each in a task of its own, until the listener is closed.
+    ///
+    /// A handler that panics ends its session, with a reset, and no other. One that fails is logged.
+    ///
+    /// Dropping the future stops accepting; sessions under way run on.
+    ///
+    /// # Errors
+    /// None today: a closed listener is the regular end.
+    pub async fn serve(&self, handler: impl Handler) -> Result<(), Error> {
+        let handler = Arc::new(handler);
+        while let Ok(session) = self.accept().await {
+            let handler = Arc::clone(&handler);
+            let aborted = self.shared.aborted.clone();
+            tokio::spawn(async move {
+                let id = session.id();
+                let handled = aborted.run_until_cancelled(handler.handle(session)).await;
+                if let Some(Err(error)) = handled {
+                    debug!(session.id = %id, %error, "handler failed");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// What happens to sessions, from now on.
+    pub fn events(&self) -> Events {
+        Events(self.shared.subscribe())
+    }
+
+    /// How the listener stands with its relay, now and as it changes.
+    pub fn status(&self) -> StatusWatch {
+        StatusWatch(self.shared.status.subscribe())
+    }
+
+    /// How many sessions there are, accepted or waiting to be.
+    pub fn sessions_open(&self) -> usize {
+        *self.shared.sessions.borrow()
+    }
+
+    /// Leaves the relay's pool. Sessions run on, and those that had come before are still accepted.
+    pub fn close(&self) {
+        self.shared.leaving.cancel();
+    }
+
+    /// Leaves the relay's pool, and resets every session: those that [`serve`](Listener::serve) runs at once, those that
+    /// were accepted by hand when they are dropped.
+    pub fn abort(&self) {
+        self.close();
+        self.shared.aborted.cancel();
+    }
+
+    /// Leaves the relay's pool, and resolves when every session has ended. Somebody must go on accepting until
+    /// [`accept`](Listener::accept) says that the listener is closed.
+    ///
+    /// Cancel safe: the pool is left all the same. The future holds nothing of the listener.
+    pub fn drain(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.close();
+        let mut status = self.shared.status.subscribe();
+        async move {
+            // The sender is gone only with the last session.
+            let _closed = status.wait_for(|status| *status == Status::Closed).await;
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.close();
+        // Nobody can accept these any more.
+        let sessions = self.sessions.get_mut();
+        sessions.close();
+        while let Ok(session) = sessions.try_recv() {
+            self.shared.session_accepted();
+            session.reject("listener dropped");
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("relay", &self.shared.config.hosts)
+            .field("status", &*self.shared.status.borrow())
+            .finish_non_exhaustive()
+    }
+}

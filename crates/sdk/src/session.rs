@@ -1,0 +1,228 @@
+//! A session: a client's connection, as a stream of bytes.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use relayserver_transport::{abort, options::reset_on_close};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tracing::{debug, warn};
+
+use crate::events::DropReason;
+use crate::shared::Shared;
+
+/// Names a session within one relay. The same in the relay's announcements and in both sides' logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub(crate) i32);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A client, connected through the relay. It reads and writes as a [`TcpStream`] does.
+///
+/// [`shutdown`](tokio::io::AsyncWriteExt::shutdown) is half-close: the client reads the end, and what it still sends can be
+/// read. Dropping a session closes it as dropping a `TcpStream` does: what was written still arrives, unless the
+/// client's bytes were not all read, in which case the client sees a reset. A session that is dropped by a panic is reset.
+#[derive(Debug)]
+pub struct Session {
+    /// Taken when the session is divided or ended by value.
+    stream: Option<TcpStream>,
+    life: Arc<Life>,
+}
+
+/// The part of a session that its halves share: when the last is gone, the session is.
+struct Life {
+    id: SessionId,
+    shared: Arc<Shared>,
+    reason: Mutex<DropReason>,
+}
+
+impl Session {
+    /// A session on a channel to which a client was assigned.
+    pub(crate) fn open(id: SessionId, stream: TcpStream, shared: Arc<Shared>) -> Session {
+        shared.session_opened(id);
+        debug!(session.id = %id, "session opened");
+        let life = Life { id, shared, reason: Mutex::new(DropReason::Closed) };
+        Session { stream: Some(stream), life: Arc::new(life) }
+    }
+
+    /// The session's name.
+    pub fn id(&self) -> SessionId {
+        self.life.id
+    }
+
+    /// Where the client is. `None` where the relay does not say, as with protocol version 1.
+    pub fn client_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Refuses the client: it sees its connection reset. `why` goes to the log and the events.
+    pub fn reject(self, why: impl Into<String>) {
+        let why = why.into();
+        warn!(session.id = %self.id(), why, "session rejected");
+        self.end(DropReason::Rejected(why));
+    }
+
+    /// Aborts: the client sees its connection reset.
+    pub fn reset(self) {
+        self.end(DropReason::Reset);
+    }
+
+    /// Divides it into a half to read and a half to write, for tasks of their own. The session is over when both are
+    /// dropped; dropping the half to write is half-close.
+    pub fn into_split(mut self) -> (ReadHalf, WriteHalf) {
+        let (reader, writer) = self.take_stream().into_split();
+        let life = Arc::clone(&self.life);
+        (
+            ReadHalf { inner: reader, life: Arc::clone(&life) },
+            WriteHalf { inner: writer, _life: life },
+        )
+    }
+
+    /// The connection underneath, for handlers that splice.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        self.stream.as_ref().unwrap_or_else(|| unreachable!("taken only by value"))
+    }
+
+    fn tcp_mut(&mut self) -> &mut TcpStream {
+        self.stream.as_mut().unwrap_or_else(|| unreachable!("taken only by value"))
+    }
+
+    fn take_stream(&mut self) -> TcpStream {
+        self.stream.take().unwrap_or_else(|| unreachable!("taken only by value"))
+    }
+
+    fn end(mut self, reason: DropReason) {
+        self.life.set_reason(reason);
+        abort(self.take_stream());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream {
+            self.life.settle(stream);
+        }
+    }
+}
+
+impl Drop for ReadHalf {
+    fn drop(&mut self) {
+        self.life.settle(self.inner.as_ref());
+    }
+}
+
+impl Life {
+    fn set_reason(&self, reason: DropReason) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+}
+
+impl Life {
+    /// Decides how a connection that is being dropped ends. The client must not take half an answer for a whole one, so it
+    /// ends with a reset where a panic or an abort drops it.
+    fn settle(&self, stream: &TcpStream) {
+        if std::thread::panicking() || self.shared.aborted.is_cancelled() {
+            self.set_reason(DropReason::Reset);
+            reset_on_close(stream);
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let reason = self.reason.get_mut().unwrap_or_else(PoisonError::into_inner).clone();
+        debug!(session.id = %self.id, %reason, "session dropped");
+        self.shared.session_dropped(self.id, reason);
+        self.shared.session_gone();
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Life").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Reads a session. Made by [`Session::into_split`].
+#[derive(Debug)]
+pub struct ReadHalf {
+    inner: OwnedReadHalf,
+    life: Arc<Life>,
+}
+
+/// Writes a session; dropping it is half-close. Made by [`Session::into_split`].
+#[derive(Debug)]
+pub struct WriteHalf {
+    inner: OwnedWriteHalf,
+    _life: Arc<Life>,
+}
+
+impl AsyncRead for Session {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(self.tcp_mut()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+macro_rules! write_through {
+    ($type:ty, |$session:ident| $inner:expr) => {
+        impl AsyncWrite for $type {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                let $session = self.get_mut();
+                Pin::new($inner).poll_write(cx, buf)
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                let $session = self.get_mut();
+                Pin::new($inner).poll_write_vectored(cx, bufs)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                let $session = self.get_mut();
+                Pin::new($inner).poll_flush(cx)
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                let $session = self.get_mut();
+                Pin::new($inner).poll_shutdown(cx)
+            }
+        }
+    };
+}
+
+write_through!(Session, |session| session.tcp_mut());
+write_through!(WriteHalf, |half| &mut half.inner);

@@ -1,0 +1,121 @@
+//! What a listener, its driver, its channels and its sessions share.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use relayserver_core::limits;
+use relayserver_transport::options::Keepalive;
+use relayserver_transport::{HostPort, options};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::SessionId;
+use crate::events::{DropReason, EVENTS_MAX, Event};
+use crate::status::Status;
+
+/// What a listener was told to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) hosts: HostPort,
+    pub(crate) command: HostPort,
+    pub(crate) pool_size: usize,
+    pub(crate) bind_addr: Option<IpAddr>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) status: watch::Sender<Status>,
+    /// The listener leaves the pool.
+    pub(crate) leaving: CancellationToken,
+    /// And its last session has gone.
+    pub(crate) over: CancellationToken,
+    /// Sessions are reset when they are dropped from now on.
+    pub(crate) aborted: CancellationToken,
+    /// Sessions in the queue of those that nobody has accepted.
+    pub(crate) unaccepted: AtomicUsize,
+    /// A session was accepted.
+    pub(crate) accepted: Notify,
+    /// How many sessions there are, accepted or not.
+    pub(crate) sessions: watch::Sender<usize>,
+    events: broadcast::Sender<Event>,
+    /// Sessions whose `Dropped` has not been sent.
+    open: Mutex<HashSet<SessionId>>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config) -> Shared {
+        let connecting = Status::Connecting { last_error: None, next_try: None };
+        Shared {
+            config,
+            status: watch::Sender::new(connecting),
+            leaving: CancellationToken::new(),
+            over: CancellationToken::new(),
+            aborted: CancellationToken::new(),
+            unaccepted: AtomicUsize::new(0),
+            accepted: Notify::new(),
+            sessions: watch::Sender::new(0),
+            events: broadcast::Sender::new(EVENTS_MAX),
+            open: Mutex::new(HashSet::new()),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    pub(crate) fn session_opened(&self, id: SessionId) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.sessions.send_modify(|sessions| *sessions += 1);
+        self.send(Event::Opened { id });
+    }
+
+    /// Says that a session is dropped, unless that was said.
+    pub(crate) fn session_dropped(&self, id: SessionId, reason: DropReason) {
+        if self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            self.send(Event::Dropped { id, reason });
+        }
+    }
+
+    /// A session's last half is gone.
+    pub(crate) fn session_gone(&self) {
+        self.sessions.send_modify(|sessions| *sessions -= 1);
+    }
+
+    pub(crate) fn session_accepted(&self) {
+        self.unaccepted.fetch_sub(1, Ordering::AcqRel);
+        self.accepted.notify_one();
+    }
+
+    fn send(&self, event: Event) {
+        // Nobody watches: nobody is told.
+        let _watched = self.events.send(event);
+    }
+}
+
+/// Sets up a connection that waits: a command channel, or an idle data channel.
+pub(crate) fn prepare_waiting(stream: &TcpStream) {
+    let keepalive = Keepalive {
+        idle: limits::KEEPALIVE_IDLE,
+        interval: limits::KEEPALIVE_INTERVAL,
+        probes_max: limits::KEEPALIVE_PROBES_MAX,
+    };
+    log_failure(options::set_keepalive(stream, keepalive));
+    log_failure(options::set_user_timeout(stream, Some(limits::USER_TIMEOUT)));
+}
+
+/// Sets up a connection that carries a session from now on: a peer that does not read for long is not dead.
+pub(crate) fn prepare_session(stream: &TcpStream) {
+    log_failure(options::set_user_timeout(stream, None::<Duration>));
+}
+
+/// A socket that takes no options is one whose peer has gone, which its reader will find out.
+fn log_failure(set: std::io::Result<()>) {
+    if let Err(error) = set {
+        debug!(%error, "socket option not set");
+    }
+}

@@ -1,0 +1,185 @@
+//! A session's bytes, both directions: what a holder of two connections calls.
+//!
+//! Driven by the session's own task. It moves bytes and passes ends on; why a session ends, and what then becomes of
+//! its legs, is decided elsewhere.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll};
+
+use crate::direction::{Crossing, Direction};
+use crate::failure::{Failure, Side};
+use crate::leg::Leg;
+use crate::pipe::Pool;
+use crate::remainder::Remainder;
+use crate::watch::Watch;
+
+/// The moving of one session's bytes. It has no leg: those are lent to each [`run`](Splice::run).
+pub struct Splice {
+    to_host: Direction,
+    to_client: Direction,
+    /// Where pipes for bulk come from; none: everything is copied.
+    pool: Option<&'static Pool>,
+}
+
+/// How bytes may travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// The best there is: bulk between two sockets by `splice(2)` on Linux, all else copied.
+    #[default]
+    Auto,
+    /// Everything is copied: the portable path.
+    Copy,
+}
+
+/// The bytes that were written to each leg's socket or stream. Exact at any time, also while `run` is running.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Bytes written to the host leg.
+    pub to_host: AtomicU64,
+    /// Bytes written to the client leg.
+    pub to_client: AtomicU64,
+}
+
+impl Splice {
+    /// A session from its beginning.
+    pub fn new(path: Path) -> Splice {
+        Splice {
+            to_host: Direction::new(),
+            to_client: Direction::new(),
+            pool: match path {
+                Path::Auto => Some(Pool::shared()),
+                Path::Copy => None,
+            },
+        }
+    }
+
+    /// A session that goes on where another splice left it, over the same legs or others.
+    pub fn from_remainder(remainder: Remainder, path: Path) -> Splice {
+        Splice {
+            to_host: Direction::from_undelivered(remainder.to_host),
+            to_client: Direction::from_undelivered(remainder.to_client),
+            ..Splice::new(path)
+        }
+    }
+
+    /// Moves bytes both ways until both directions have ended.
+    ///
+    /// The end of what one leg sends (its FIN) is passed on as a half-close, after all that came before it, and the
+    /// other direction goes on. `on_eof` is called with the leg whose end was read, once, before it is passed on; it
+    /// must not block. `counts` is added to as bytes are written.
+    ///
+    /// Bytes wait nowhere but in one buffer or pipe for each direction, and no more are read before those are
+    /// written: who does not read slows its sender. There is no deadline: a session may be still for as long as it
+    /// likes, so bound this from outside where there must be a bound.
+    ///
+    /// The legs must belong to the runtime that this is polled in, and nobody else may wait for their readiness
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The first [`Failure`] of a leg. An abort of a socket is noticed even while the other leg blocks (on Unix).
+    /// Bytes that were read and not written are kept, but the leg that failed must not be used again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future at any point loses, repeats and reorders nothing: another `run` goes on.
+    pub fn run(
+        &mut self,
+        mut client: Leg<'_>,
+        mut host: Leg<'_>,
+        counts: &Counts,
+        on_eof: &mut (dyn FnMut(Side) + Send),
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        let mut client_watch = Watch::new(client.socket());
+        let mut host_watch = Watch::new(host.socket());
+        poll_fn(move |cx| {
+            if self.poll_directions(cx, &mut client, &mut host, counts, on_eof)?.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let Splice { to_host, to_client, .. } = &*self;
+            notice_abort(cx, &mut client_watch, Side::Client, to_host, to_client)?;
+            notice_abort(cx, &mut host_watch, Side::Host, to_client, to_host)?;
+            Poll::Pending
+        })
+    }
+
+    /// Gives up what `side` sends: bytes of it that are held are dropped, nothing more is read from that leg, and its
+    /// end is not passed on. The other direction goes on, and `run` returns when that has ended.
+    pub fn abandon(&mut self, side: Side) {
+        match side {
+            Side::Client => self.to_host.abandon(),
+            Side::Host => self.to_client.abandon(),
+        }
+    }
+
+    /// All that this session needs to go on, as plain data.
+    ///
+    /// # Errors
+    /// If the kernel does not give back bytes that it holds in a pipe, so that the session cannot go on. No peer can
+    /// bring that about.
+    pub fn into_remainder(self) -> io::Result<Remainder> {
+        Ok(Remainder {
+            to_host: self.to_host.into_undelivered()?,
+            to_client: self.to_client.into_undelivered()?,
+        })
+    }
+
+    fn poll_directions(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Leg<'_>,
+        host: &mut Leg<'_>,
+        counts: &Counts,
+        on_eof: &mut (dyn FnMut(Side) + Send),
+    ) -> Poll<Result<(), Failure>> {
+        let mut crossing = Crossing {
+            from: client.reborrow(),
+            to: host.reborrow(),
+            side: Side::Client,
+            pool: self.pool,
+            count: &counts.to_host,
+            on_eof,
+        };
+        let to_host = self.to_host.poll(cx, &mut crossing)?;
+        let mut crossing = Crossing {
+            from: host.reborrow(),
+            to: client.reborrow(),
+            side: Side::Host,
+            pool: self.pool,
+            count: &counts.to_client,
+            on_eof,
+        };
+        let to_client = self.to_client.poll(cx, &mut crossing)?;
+        if to_host.is_ready() && to_client.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn with_pool(pool: &'static Pool) -> Splice {
+        Splice { pool: Some(pool), ..Splice::new(Path::Auto) }
+    }
+
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn direction_to_host(&mut self) -> &mut Direction {
+        &mut self.to_host
+    }
+}
+
+/// Fails if the leg `side` was aborted and nothing else would notice: its bytes wait for the other leg, or it has sent
+/// its end and still receives. A leg that has done both is of no more concern.
+fn notice_abort(
+    cx: &mut Context<'_>,
+    watch: &mut Watch<'_>,
+    side: Side,
+    from: &Direction,
+    to: &Direction,
+) -> Result<(), Failure> {
+    if from.waits_for_sender() || (from.has_read_end() && to.is_over()) {
+        watch.rest();
+        return Ok(());
+    }
+    match watch.poll_error(cx) {
+        Poll::Pending => Ok(()),
+        Poll::Ready(error) if from.has_read_end() => Err(Failure::write(side, error)),
+        Poll::Ready(error) => Err(Failure::read(side, error)),
+    }
+}

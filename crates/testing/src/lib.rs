@@ -1,0 +1,206 @@
+//! A real relay on free loopback ports, for the tests of servers written with RelayServer.
+//!
+//! ```no_run
+//! # async fn test() -> Result<(), Box<dyn std::error::Error>> {
+//! use relayserver_testing::TestRelay;
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! let relay = TestRelay::start();
+//! let listener = relay.listener().listen().await?;
+//! let mut client = relay.connect().await?;
+//! let mut session = listener.accept().await?;
+//! session.write_all(b"hello").await?;
+//! session.shutdown().await?;
+//! let mut received = String::new();
+//! client.read_to_string(&mut received).await?;
+//! assert_eq!(received, "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It is the very relay that `relayserver relay` runs, on a thread of its own, so that it can be frozen and restarted under
+//! the feet of its hosts.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use relayserver_relay::{Relay, RelayHandle};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+pub use relayserver_relay::{Config, Limits, Occupancy};
+
+/// How long [`TestRelay::wait_until`] waits. Far beyond what anything takes that works.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running relay. Ends, with all its sessions, when dropped.
+pub struct TestRelay {
+    config: Config,
+    hosts: SocketAddr,
+    command: SocketAddr,
+    clients: SocketAddr,
+    running: Option<Running>,
+}
+
+struct Running {
+    handle: RelayHandle,
+    runtime: tokio::runtime::Handle,
+    thread: JoinHandle<()>,
+}
+
+/// A relay that stands still; it goes on when this is dropped.
+pub struct Frozen {
+    _thaw: mpsc::Sender<()>,
+}
+
+impl TestRelay {
+    /// Starts a relay with its default settings.
+    ///
+    /// # Panics
+    /// When no port is free, which is no matter of the test.
+    pub fn start() -> TestRelay {
+        TestRelay::with(|_| {})
+    }
+
+    /// Starts a relay with other settings. Its ports are free ones unless `change` names some.
+    ///
+    /// # Panics
+    /// When it cannot be started: a port that `change` named is taken, or the settings are not safe.
+    #[expect(clippy::panic, reason = "a test without its relay has failed")]
+    pub fn with(change: impl FnOnce(&mut Config)) -> TestRelay {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut config = Config { hosts: free, command: free, clients: free, ..Config::default() };
+        change(&mut config);
+        match Running::start(config.clone()) {
+            Ok((running, [hosts, command, clients])) => {
+                config = Config { hosts, command, clients, ..config };
+                TestRelay { config, hosts, command, clients, running: Some(running) }
+            }
+            Err(error) => panic!("the test's relay cannot start: {error}"),
+        }
+    }
+
+    /// Where hosts open data channels.
+    pub fn hosts_addr(&self) -> SocketAddr {
+        self.hosts
+    }
+
+    /// Where hosts open command channels.
+    pub fn command_addr(&self) -> SocketAddr {
+        self.command
+    }
+
+    /// Where clients come.
+    pub fn clients_addr(&self) -> SocketAddr {
+        self.clients
+    }
+
+    /// A builder for a host of this relay.
+    pub fn listener(&self) -> relayserver::Builder {
+        relayserver::Listener::builder(self.hosts.to_string()).command_port(self.command.port())
+    }
+
+    /// Connects a client.
+    ///
+    /// # Errors
+    /// The relay is stopped.
+    pub async fn connect(&self) -> io::Result<TcpStream> {
+        TcpStream::connect(self.clients).await
+    }
+
+    /// How much of everything the relay has now. Nothing while it is stopped.
+    pub fn occupancy(&self) -> Occupancy {
+        self.running.as_ref().map(|running| running.handle.occupancy()).unwrap_or_default()
+    }
+
+    /// Resolves when the relay's occupancy is as `wanted`.
+    ///
+    /// # Panics
+    /// When it is not within 30 seconds.
+    #[expect(clippy::panic, reason = "a test whose relay does not get there has failed")]
+    pub async fn wait_until(&self, wanted: impl Fn(&Occupancy) -> bool) {
+        let reached = async {
+            while !wanted(&self.occupancy()) {
+                // The book has no event for everything that a test may ask: look again soon.
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if timeout(WAIT_TIMEOUT, reached).await.is_err() {
+            panic!("the relay did not get there: {:?}", self.occupancy());
+        }
+    }
+
+    /// Asks the relay to leave as SIGTERM does. Running sessions get its drain timeout.
+    pub fn drain(&self) {
+        if let Some(running) = &self.running {
+            running.handle.drain();
+        }
+    }
+
+    /// Stops the whole relay, as SIGSTOP does, until the guard is dropped. Returns once it stands still.
+    pub fn freeze(&self) -> Frozen {
+        let (thaw, thawed) = mpsc::channel();
+        let (standing, stands) = mpsc::channel();
+        if let Some(running) = &self.running {
+            running.runtime.spawn(async move {
+                // Blocks the relay's one thread: that is the point.
+                let _told = standing.send(());
+                let _dropped = thawed.recv();
+            });
+            let _standing = stands.recv();
+        }
+        Frozen { _thaw: thaw }
+    }
+
+    /// Ends the relay at once, with all its sessions. Its ports refuse connections from then on.
+    pub fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
+
+    /// Ends the relay at once, where it runs, and starts a new one on the same ports.
+    ///
+    /// # Panics
+    /// When the ports were taken by somebody else meanwhile.
+    #[expect(clippy::panic, reason = "a test without its relay has failed")]
+    pub fn restart(&mut self) {
+        self.stop();
+        match Running::start(self.config.clone()) {
+            Ok((running, _addresses)) => self.running = Some(running),
+            Err(error) => panic!("the test's relay cannot start again: {error}"),
+        }
+    }
+}
+
+impl Drop for TestRelay {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Running {
+    fn start(config: Config) -> io::Result<(Running, [SocketAddr; 3])> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let relay = {
+            let _entered = runtime.enter();
+            Relay::bind(config).map_err(io::Error::other)?
+        };
+        let addresses = [relay.hosts_addr(), relay.command_addr(), relay.clients_addr()];
+        let handle = relay.handle();
+        let runtime_handle = runtime.handle().clone();
+        let thread = std::thread::Builder::new()
+            .name("test-relay".to_owned())
+            .spawn(move || runtime.block_on(relay.run()))?;
+        Ok((Running { handle, runtime: runtime_handle, thread }, addresses))
+    }
+
+    fn stop(self) {
+        self.handle.abort();
+        // A relay that panicked has ended as well; its message is on standard error.
+        let _ended = self.thread.join();
+    }
+}

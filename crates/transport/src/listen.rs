@@ -1,0 +1,76 @@
+//! Listening: a socket set up for many connections at once.
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+/// How many connections the system keeps until they are accepted: bursts of thousands of clients and hosts arrive within
+/// a round trip. The system may have a lower bound of its own.
+const BACKLOG: i32 = 4096;
+
+/// Listens on `addr`; port 0 takes a free one. `[::]` takes IPv4 too. Accepted connections have TCP_NODELAY set, where
+/// the system lets them inherit it.
+///
+/// # Errors
+/// What the system says: the port is taken, or not ours to take.
+///
+/// # Panics
+/// Outside of a Tokio runtime with I/O.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // A relay that starts again must get its ports back while old connections still time out. Elsewhere than on Unix the
+    // option means that others may take the port as well.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    if addr.ip() == Ipv6Addr::UNSPECIFIED {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_have_nodelay() {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_ipv6_wildcard_takes_ipv4_too() {
+        let Ok(listener) = listen((Ipv6Addr::UNSPECIFIED, 0).into()) else {
+            return; // a machine without IPv6
+        };
+        let port = listener.local_addr().unwrap().port();
+        let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.ip().to_canonical(), Ipv4Addr::LOCALHOST);
+    }
+
+    #[tokio::test]
+    async fn a_port_is_free_again_at_once_after_a_session_and_never_shared() {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        // Who closes first keeps the port in TIME_WAIT.
+        drop(listener.accept().await.unwrap());
+        drop(client);
+        assert!(listen(address).is_err(), "taken while it is listened on");
+        drop(listener);
+        listen(address).unwrap();
+    }
+}

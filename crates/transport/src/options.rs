@@ -1,0 +1,93 @@
+//! What is asked of a connection's socket. Nothing here decides when.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// When the kernel probes a silent connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// After this long without traffic.
+    pub idle: Duration,
+    /// And this long after a probe without an answer.
+    pub interval: Duration,
+    /// After so many probes without an answer the connection is dead.
+    pub probes_max: u32,
+}
+
+/// Has the kernel probe the connection when it is silent.
+///
+/// # Errors
+/// What the system says, such as that the peer has gone already.
+pub fn set_keepalive(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
+    let settings = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
+    // The only system that takes no number of probes.
+    #[cfg(not(target_os = "openbsd"))]
+    let settings = settings.with_retries(keepalive.probes_max);
+    SockRef::from(stream).set_tcp_keepalive(&settings)
+}
+
+/// How long sent bytes, and keepalive probes, may stay unacknowledged before the kernel calls the connection dead; `None`:
+/// its own bound. A peer that does not read for that long looks dead too, so this is for connections on which nobody
+/// may stop reading. Does nothing on systems other than Linux.
+///
+/// # Errors
+/// As [`set_keepalive`].
+pub fn set_user_timeout(stream: &TcpStream, user_timeout: Option<Duration>) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return SockRef::from(stream).set_tcp_user_timeout(user_timeout);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = (stream, user_timeout);
+        Ok(())
+    }
+}
+
+/// Sends what is written at once (TCP_NODELAY).
+///
+/// # Errors
+/// As [`set_keepalive`].
+pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)
+}
+
+/// Makes the close of a connection, whenever it comes, a RST, so that the peer can tell it from an end.
+pub fn reset_on_close(stream: &TcpStream) {
+    // Where the option cannot be set the connection is gone already.
+    let _set = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn options_are_in_force() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let seconds = Duration::from_secs;
+        let keepalive = Keepalive { idle: seconds(60), interval: seconds(10), probes_max: 3 };
+        set_keepalive(&stream, keepalive).unwrap();
+        set_nodelay(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert!(stream.nodelay().unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds(60));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds(10));
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+            set_user_timeout(&stream, Some(seconds(30))).unwrap();
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(seconds(30)));
+        }
+        set_user_timeout(&stream, None).unwrap();
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+    }
+}
