@@ -1,261 +1,400 @@
-//! The host's decisions: how many data channels to hold, when to dial, when to wait. The relay's book has its twin in here.
+//! The host side's decisions: how many channels to hold, when to dial again.
 //!
-//! Whoever drives a [`Keeper`] tells it everything that happens to its connections and performs what [`Keeper::poll`] says,
-//! until that is `None`, and comes back at [`Keeper::poll_timeout`].
-//!
-//! The rules:
-//! - There is one command channel, dialled before any data channel.
-//! - As many data channels are idle or on their way as the pool is large. A session that opens, or a channel that is lost,
-//!   makes room for the next.
-//! - After a failure comes a wait: with full jitter, below a bound that doubles with every failure in a row. The relay's first
-//!   answer to a hello ends the row. One wait is kept for all dials: it is the relay that is away, not a channel.
-//! - Until a relay has answered, and after each failure, one dial is under way at a time; after that, many.
-//! - A channel that is lost soon after its answer counts as a failure, and its answer does not end the row.
-//! - Sessions that nobody has accepted yet take the places of channels, beyond a backlog.
+//! The host process tells the [`Keeper`] what happened and when, performs what [`Keeper::poll_output`] says, and comes back at
+//! [`Keeper::poll_timeout`]. Nothing in here dials, waits, or knows what a session does with its bytes.
 
+mod backoff;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// The bound of the first wait after a failure.
-pub const BACKOFF_MIN: Duration = Duration::from_millis(250);
+use backoff::{Backoff, CEILING_MAX, SETTLED, delay};
+pub use backoff::{Dice, Failure};
 
-/// The highest bound of a wait.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How many data channels a host holds unless it is told otherwise, as the original does.
+pub const POOL_SIZE: usize = 10;
 
-/// The highest bound of a wait while dials time out or find no way: the network is away, and whoever comes back to it should
-/// not wait for long. The relay's machine is not burdened by what does not reach it.
-pub const BACKOFF_UNREACHABLE_MAX: Duration = Duration::from_secs(5);
+/// How many data channels may be under way to their answer at once. A pool of any size is filled within a few round trips,
+/// and 32 hosts behind one address stay within what a relay allows that address.
+pub const DIALLING_MAX: usize = 32;
 
-/// How long one dial may take, with all addresses of the relay's name. A round trip on the worst of usable links is below one
-/// second, and a lost first packet is sent again after one.
-pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How many data channels may be dialled at once. A pool of the default size at once; a large one in a few round trips.
-pub const DIALS_MAX: usize = 32;
-
-/// How many sessions may wait for `accept`. The same as a TCP listener's backlog commonly is.
+/// How many opened sessions may wait for the application to accept them, as with a listening socket. Beyond it clients wait
+/// at the relay, where another host may take them.
 pub const BACKLOG_MAX: usize = 128;
 
-/// A channel that is lost sooner than this after its answer was never of use.
-pub const CHANNEL_LIFE_MIN: Duration = Duration::from_secs(1);
+/// How many announcements are remembered for channels whose answer has not come yet. At one address many hosts may hear
+/// each other's; those that came in one round trip are enough.
+pub const EARLY_MAX: usize = 1024;
 
-/// What to do next.
+/// How long an idle channel that ended without a byte is kept for its announcement, which travels on another connection: a
+/// client may connect and send its end at once, to be spoken to. Several round trips of the slowest usable link.
+pub const ANNOUNCEMENT_GRACE: Duration = Duration::from_secs(1);
+
+/// Names a data channel on this side, from its dial on. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(u64);
+
+/// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Dial the command channel; tell [`Keeper::command_up`] or [`Keeper::command_failed`].
+pub enum Output {
+    /// Dial the command channel.
     DialCommand,
-    /// Dial a data channel and say hello; tell [`Keeper::channel_answered`] or [`Keeper::channel_failed`].
-    DialChannel,
+    /// Give up dialling the command channel.
+    AbandonCommand,
+    /// Dial a data channel and say hello on it.
+    DialChannel(Slot),
+    /// A session opened on this channel: hand it to the application. The keeper is done with it.
+    Open(Slot),
+    /// Close this channel, or give up dialling it. The keeper is done with it.
+    Close(Slot),
 }
 
-/// How an attempt failed, as far as it matters for the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Somebody said no, or something else that is not this host's.
-    Refused,
-    /// The dial timed out or found no way.
-    Unreachable,
-}
-
-/// Chance, from whoever drives the keeper: a number that is uniform over all `u32`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chance(pub u32);
-
-/// Decides for one host.
-#[derive(Debug)]
+/// The state of a host towards its relay.
 pub struct Keeper {
     pool_size: usize,
+    dice: Dice,
+    backoff: Backoff,
     command: Command,
+    /// Command channels lost since one settled.
+    command_losses: u32,
+    channels: BTreeMap<Slot, Channel>,
     dialling: usize,
-    idle: usize,
-    unaccepted: usize,
-    /// Whether the relay's last word was an answer, and not a failure.
-    proven: bool,
-    /// In a row.
-    failures: u32,
-    /// Channels lost soon after their answer, in a row.
-    short_lives: u32,
-    not_before: Time,
+    /// The answered channels by the id that announcements call them.
+    by_id: HashMap<i32, Slot>,
+    next_slot: u64,
+    early: VecDeque<i32>,
+    backlog: usize,
     leaving: bool,
+    outputs: VecDeque<Output>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
-    Down,
-    Dialling,
-    Up,
+    Down { retry_at: Time },
+    Dialling { round: u64 },
+    Up { since: Time },
+}
+
+enum Channel {
+    Dialling {
+        round: u64,
+    },
+    /// Waits for a client.
+    Idle(Idle),
+    /// Ended without a byte; an announcement may say that a session did.
+    Ended {
+        at: Time,
+        idle: Idle,
+    },
+}
+
+#[derive(Clone, Copy)]
+struct Idle {
+    id: i32,
+    since: Time,
+    round: u64,
 }
 
 impl Keeper {
-    /// Keeps `pool_size` channels, from nothing.
-    pub fn new(pool_size: usize) -> Keeper {
+    /// A host that holds `pool_size` idle channels, at least 1, and has dialled nothing yet:
+    /// [`handle_timeout`](Keeper::handle_timeout) starts it.
+    pub fn new(pool_size: usize, dice: Dice) -> Keeper {
         Keeper {
-            pool_size,
-            command: Command::Down,
+            pool_size: pool_size.max(1),
+            dice,
+            backoff: Backoff::default(),
+            command: Command::Down { retry_at: Time::ZERO },
+            command_losses: 0,
+            channels: BTreeMap::new(),
             dialling: 0,
-            idle: 0,
-            unaccepted: 0,
-            proven: false,
-            failures: 0,
-            short_lives: 0,
-            not_before: Time::ZERO,
+            by_id: HashMap::new(),
+            next_slot: 0,
+            early: VecDeque::new(),
+            backlog: 0,
             leaving: false,
+            outputs: VecDeque::new(),
         }
     }
 
-    /// What to do now; ask until it is `None`.
-    pub fn poll(&mut self, now: Time) -> Option<Action> {
-        if self.leaving || now < self.not_before {
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Keeper::handle_timeout), if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let ended = self.channels.values().filter_map(|channel| match channel {
+            Channel::Ended { at, .. } => Some(*at + ANNOUNCEMENT_GRACE),
+            Channel::Dialling { .. } | Channel::Idle(_) => None,
+        });
+        ended.chain(self.next_try()).chain(self.trial_ends_at()).min()
+    }
+
+    /// When the relay is dialled again, where that is not now.
+    pub fn next_try(&self) -> Option<Time> {
+        if self.leaving {
             return None;
         }
-        if !self.proven && self.under_way() > 0 {
-            return None;
-        }
-        if self.command == Command::Down {
-            self.command = Command::Dialling;
-            return Some(Action::DialCommand);
-        }
-        if self.wants_channel() {
-            self.dialling += 1;
-            return Some(Action::DialChannel);
-        }
-        None
+        let command = match self.command {
+            Command::Down { retry_at } if self.may_dial_command() => Some(retry_at),
+            Command::Down { .. } | Command::Dialling { .. } | Command::Up { .. } => None,
+        };
+        // The later of the two; `None` is earlier than any time.
+        command.max(self.backoff.retry_at())
     }
 
-    /// When to ask again although nothing happened. `None` while nothing is waited for.
-    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
-        let wants = self.command == Command::Down || self.wants_channel();
-        let waits = wants && !self.leaving && now < self.not_before;
-        waits.then_some(self.not_before)
-    }
-
-    /// The command channel is connected. Version 1 has no answer on it, so this proves nothing about the relay.
-    pub fn command_up(&mut self) {
-        self.command = Command::Up;
-    }
-
-    /// The command channel could not be dialled.
-    pub fn command_failed(&mut self, now: Time, failure: Failure, chance: Chance) {
-        self.command = Command::Down;
-        self.failed(now, failure, chance);
-    }
-
-    /// The command channel ended. Idle channels are kept: they are still the relay's to assign.
-    pub fn command_lost(&mut self, now: Time, chance: Chance) {
-        self.command_failed(now, Failure::Refused, chance);
-    }
-
-    /// The relay answered a hello: the channel is idle.
-    pub fn channel_answered(&mut self) {
-        self.dialling -= 1;
-        self.idle += 1;
-        self.proven = self.short_lives == 0;
-        if self.proven {
-            self.failures = 0;
-        }
-    }
-
-    /// A data channel could not be dialled, or got no answer.
-    pub fn channel_failed(&mut self, now: Time, failure: Failure, chance: Chance) {
-        self.dialling -= 1;
-        self.failed(now, failure, chance);
-    }
-
-    /// A client was assigned to an idle channel.
-    pub fn channel_opened(&mut self) {
-        self.idle -= 1;
-        self.channel_was_of_use();
-    }
-
-    /// An idle channel was lost `life` after its answer.
-    pub fn channel_lost(&mut self, now: Time, life: Duration, chance: Chance) {
-        self.idle -= 1;
-        if life < CHANNEL_LIFE_MIN {
-            self.short_lives = self.short_lives.saturating_add(1);
-            self.failed(now, Failure::Refused, chance);
-        } else {
-            self.channel_was_of_use();
-        }
-    }
-
-    /// So many sessions are open that nobody has accepted.
-    pub fn set_unaccepted(&mut self, unaccepted: usize) {
-        self.unaccepted = unaccepted;
-    }
-
-    /// Nothing is dialled from now on.
-    pub fn leave(&mut self) {
-        self.leaving = true;
-    }
-
-    /// Whether clients can come: the command channel is up, and channels are idle or the relay takes them.
+    /// Whether clients can be served: the command channel is up, and the relay's last word was an answer.
     pub fn is_ready(&self) -> bool {
-        self.command == Command::Up && (self.proven || self.idle > 0)
+        matches!(self.command, Command::Up { .. }) && self.backoff.has_answered()
     }
 
-    /// Whether a data channel is under way.
-    pub fn is_dialling(&self) -> bool {
-        self.dialling > 0
+    /// Whether the relay has answered since the last failure.
+    pub fn has_answered(&self) -> bool {
+        self.backoff.has_answered()
     }
 
-    fn under_way(&self) -> usize {
-        self.dialling + usize::from(self.command == Command::Dialling)
+    /// How many channels are held: idle, or under way.
+    pub fn channels_len(&self) -> usize {
+        self.channels.len()
     }
 
-    fn wants_channel(&self) -> bool {
-        self.idle + self.dialling < self.pool_size
-            && self.dialling < DIALS_MAX
-            && self.unaccepted < BACKLOG_MAX
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let over = |channel: &Channel| matches!(channel, Channel::Ended { at, .. } if *at + ANNOUNCEMENT_GRACE <= now);
+        let over: Vec<Slot> =
+            self.channels.iter().filter(|(_, it)| over(it)).map(|(slot, _)| *slot).collect();
+        for slot in over {
+            self.give_up_ended(now, slot);
+        }
+        self.decide(now);
     }
 
-    fn channel_was_of_use(&mut self) {
-        self.short_lives = 0;
-        self.failures = 0;
-        self.proven = true;
+    /// The command channel is connected. That proves nothing yet: the relay has not said a word.
+    pub fn handle_command_up(&mut self, now: Time) {
+        if matches!(self.command, Command::Dialling { .. }) {
+            self.command = Command::Up { since: now };
+        }
+        self.decide(now);
     }
 
-    fn failed(&mut self, now: Time, failure: Failure, chance: Chance) {
-        // Dials that were under way together fail together: that is one failure.
-        let first_of_many = std::mem::replace(&mut self.proven, false);
-        if now < self.not_before || !(first_of_many || self.under_way() == 0) {
+    /// Dialling the command channel failed.
+    pub fn handle_command_failed(&mut self, now: Time, failure: Failure) {
+        if let Command::Dialling { round } = self.command {
+            self.command = Command::Down { retry_at: now };
+            self.backoff.failed(now, round, failure, &mut self.dice);
+        }
+        self.decide(now);
+    }
+
+    /// The command channel was closed, failed, or said what cannot be understood. Idle channels stay.
+    pub fn handle_command_lost(&mut self, now: Time) {
+        if let Command::Up { since } = self.command {
+            if now - since >= SETTLED {
+                self.command_losses = 0;
+            }
+            // Its own count: two hosts at an original relay chase each other's command channel out, and nothing else.
+            let delay = delay(self.command_losses, CEILING_MAX, &mut self.dice);
+            self.command_losses = self.command_losses.saturating_add(1);
+            self.command = Command::Down { retry_at: now + delay };
+            let ended = |channel: &Channel| matches!(channel, Channel::Ended { .. });
+            let ended: Vec<Slot> =
+                self.channels.iter().filter(|(_, it)| ended(it)).map(|(slot, _)| *slot).collect();
+            for slot in ended {
+                self.give_up_ended(now, slot);
+            }
+        }
+        self.decide(now);
+    }
+
+    /// The relay answered the hello: the channel, which announcements will call `id`, is idle.
+    pub fn handle_answered(&mut self, now: Time, slot: Slot, id: i32) {
+        if let Some(Channel::Dialling { round }) = self.channels.get(&slot) {
+            let idle = Idle { id, since: now, round: *round };
+            self.backoff.answered(idle.round);
+            self.dialling -= 1;
+            self.channels.insert(slot, Channel::Idle(idle));
+            self.by_id.insert(id, slot);
+            if let Some(at) = self.early.iter().position(|early| *early == id) {
+                self.early.remove(at);
+                self.open(slot);
+                self.outputs.push_back(Output::Open(slot));
+            }
+        }
+        self.decide(now);
+    }
+
+    /// The channel did not come to an answer.
+    pub fn handle_failed(&mut self, now: Time, slot: Slot, failure: Failure) {
+        if let Some(Channel::Dialling { round }) = self.channels.get(&slot) {
+            self.backoff.failed(now, *round, failure, &mut self.dice);
+            self.take(slot);
+        }
+        self.decide(now);
+    }
+
+    /// The relay announced a session on the channel that it calls `id`.
+    pub fn handle_announced(&mut self, now: Time, id: i32) {
+        if let Some(&slot) = self.by_id.get(&id) {
+            self.open(slot);
+            self.outputs.push_back(Output::Open(slot));
+        } else if self.dialling > 0 {
+            if self.early.len() == EARLY_MAX {
+                self.early.pop_front();
+            }
+            self.early.push_back(id);
+        }
+        self.decide(now);
+    }
+
+    /// The session's first byte came on an idle channel, which is with the application already.
+    pub fn handle_first_byte(&mut self, now: Time, slot: Slot) {
+        self.open(slot);
+        self.decide(now);
+    }
+
+    /// An idle channel ended (FIN) without a byte.
+    pub fn handle_ended(&mut self, now: Time, slot: Slot) {
+        if let Some(&Channel::Idle(idle)) = self.channels.get(&slot) {
+            self.channels.insert(slot, Channel::Ended { at: now, idle });
+            if !matches!(self.command, Command::Up { .. }) {
+                self.give_up_ended(now, slot);
+            }
+        }
+        self.decide(now);
+    }
+
+    /// An idle channel failed.
+    pub fn handle_lost(&mut self, now: Time, slot: Slot) {
+        if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
+            self.backoff.lost(now, idle.round, now - idle.since, &mut self.dice);
+        }
+        self.decide(now);
+    }
+
+    /// How many opened sessions the application has not accepted yet.
+    pub fn handle_backlog(&mut self, now: Time, backlog: usize) {
+        self.backlog = backlog;
+        self.decide(now);
+    }
+
+    /// The host leaves: its idle channels are closed, and nothing is dialled any more. The command channel stays for those
+    /// sessions that run, since a relay may take a host without one for lost.
+    pub fn handle_drain(&mut self) {
+        self.leaving = true;
+        self.dialling = 0;
+        self.by_id.clear();
+        self.early.clear();
+        for slot in std::mem::take(&mut self.channels).into_keys() {
+            self.outputs.push_back(Output::Close(slot));
+        }
+        if let Command::Dialling { .. } = self.command {
+            self.command = Command::Down { retry_at: Time::ZERO };
+            self.outputs.push_back(Output::AbandonCommand);
+        }
+    }
+
+    /// Panics where the state contradicts itself. For tests.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) {
+        let dialling = |channel: &&Channel| matches!(channel, Channel::Dialling { .. });
+        assert_eq!(self.channels.values().filter(dialling).count(), self.dialling);
+        assert!(self.channels.len() <= self.pool_size, "more channels than the pool has places");
+        assert!(self.dialling <= DIALLING_MAX, "too many dials at once");
+        assert!(self.early.len() <= EARLY_MAX, "too many early announcements");
+        assert!(self.early.is_empty() || self.dialling > 0, "early announcements for nobody");
+        assert!(self.by_id.len() <= self.channels.len() - self.dialling, "an id without a channel");
+        assert!(self.by_id.values().all(|slot| self.channels.contains_key(slot)));
+        assert!(!self.leaving || (self.channels.is_empty() && self.next_try().is_none()));
+    }
+
+    fn decide(&mut self, now: Time) {
+        if self.dialling == 0 {
+            self.early.clear();
+        }
+        if self.trial_ends_at().is_some_and(|at| at <= now) {
+            self.backoff.settled(self.backoff.round());
+        }
+        if self.leaving || !self.backoff.is_over(now) {
             return;
         }
-        let max = match failure {
-            Failure::Refused => BACKOFF_MAX,
-            Failure::Unreachable => BACKOFF_UNREACHABLE_MAX,
-        };
-        let bound = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(max);
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = now + bound.mul_f64(f64::from(chance.0) / f64::from(u32::MAX));
-    }
-}
-
-/// Opens that arrived ahead of the answer that tells their channel's id: the two travel on different connections. Bounded; the
-/// newest are kept.
-#[derive(Debug, Default)]
-pub struct EarlyOpens(std::collections::VecDeque<i32>);
-
-impl EarlyOpens {
-    /// More than can be dialled at once, with room for those of other hosts.
-    const MAX: usize = 256;
-
-    /// An open was announced for a channel that is not known (yet).
-    pub fn remember(&mut self, channel_id: i32) {
-        if self.0.len() == EarlyOpens::MAX {
-            self.0.pop_front();
+        let round = self.backoff.round();
+        if let Command::Down { retry_at } = self.command
+            && retry_at <= now
+            && self.may_dial_command()
+        {
+            self.command = Command::Dialling { round };
+            self.outputs.push_back(Output::DialCommand);
         }
-        self.0.push_back(channel_id);
+        for _ in 0..self.dials_allowed().min(self.channels_missing()) {
+            let slot = Slot(self.next_slot);
+            self.next_slot += 1;
+            self.dialling += 1;
+            self.channels.insert(slot, Channel::Dialling { round });
+            self.outputs.push_back(Output::DialChannel(slot));
+        }
     }
 
-    /// Whether an open was announced for this channel, which has become known.
-    pub fn take(&mut self, channel_id: i32) -> bool {
-        let position = self.0.iter().position(|id| *id == channel_id);
-        position.and_then(|position| self.0.remove(position)).is_some()
+    /// While the relay is not proven, one dial at a time.
+    fn may_dial_command(&self) -> bool {
+        self.backoff.is_proven() || self.dialling == 0
     }
 
-    /// No answer is awaited: whatever was remembered is other hosts'.
-    pub fn clear(&mut self) {
-        self.0.clear();
+    fn dials_allowed(&self) -> usize {
+        if self.backoff.is_proven() {
+            return DIALLING_MAX - self.dialling;
+        }
+        // The command channel comes first: what opens before it is up is not announced to us. And where the relay has closed
+        // channels that it had answered, the next one is watched until it has settled.
+        let command_is_up = matches!(self.command, Command::Up { .. });
+        let watches_one = self.on_trial().next().is_some();
+        usize::from(command_is_up && self.dialling == 0 && !watches_one)
+    }
+
+    fn channels_missing(&self) -> usize {
+        let room = BACKLOG_MAX.max(self.pool_size).saturating_sub(self.backlog);
+        self.pool_size.min(room).saturating_sub(self.channels.len())
+    }
+
+    /// When the relay is proven again by an idle channel that it has not closed, where it has closed some before.
+    fn trial_ends_at(&self) -> Option<Time> {
+        self.on_trial().filter_map(|(idle, ended)| (!ended).then_some(idle.since + SETTLED)).min()
+    }
+
+    /// The channels by which a relay that answers and has closed channels is judged, and whether they have ended.
+    fn on_trial(&self) -> impl Iterator<Item = (Idle, bool)> {
+        let on_trial = self.backoff.has_answered() && !self.backoff.is_proven();
+        let answered = self.channels.values().filter_map(|channel| match *channel {
+            Channel::Idle(idle) => Some((idle, false)),
+            Channel::Ended { idle, .. } => Some((idle, true)),
+            Channel::Dialling { .. } => None,
+        });
+        answered.filter(move |(idle, _)| on_trial && idle.round == self.backoff.round())
+    }
+
+    fn open(&mut self, slot: Slot) {
+        if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
+            self.backoff.settled(idle.round);
+        }
+    }
+
+    fn give_up_ended(&mut self, now: Time, slot: Slot) {
+        if let Some(Channel::Ended { at, idle }) = self.take(slot) {
+            self.backoff.lost(now, idle.round, at - idle.since, &mut self.dice);
+            self.outputs.push_back(Output::Close(slot));
+        }
+    }
+
+    fn take(&mut self, slot: Slot) -> Option<Channel> {
+        let taken = self.channels.remove(&slot)?;
+        match taken {
+            Channel::Dialling { .. } => self.dialling -= 1,
+            Channel::Idle(Idle { id, .. }) | Channel::Ended { idle: Idle { id, .. }, .. } => {
+                if self.by_id.get(&id) == Some(&slot) {
+                    self.by_id.remove(&id);
+                }
+            }
+        }
+        Some(taken)
     }
 }

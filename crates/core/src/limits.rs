@@ -1,4 +1,5 @@
-//! Every cap and deadline of the relay, named, with the arithmetic behind its default.
+//! Every cap and deadline of relay and host, named, with the arithmetic behind its default. (What the keeper alone goes by is
+//! named where it is used.)
 
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client that goes on sending may take to read what its lost host had sent; then it is told by a reset that
 /// nobody listens. A connection's buffers hold 10 MiB at most: 1.4 Mbit/s.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a host's dial may take, with all addresses of the relay's name. A round trip on the worst of usable links is below
+/// one second, and a first packet that was lost is sent again after one.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// After this long without traffic the kernel probes an idle channel; NATs forget a mapping after minutes.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);

@@ -2,53 +2,51 @@
 //! nothing of what follows it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use relayserver_core::keeper::DIAL_TIMEOUT;
-use relayserver_core::limits;
+use relayserver_core::keeper::Slot;
+use relayserver_core::limits::{self, DIAL_TIMEOUT};
 use relayserver_transport::dial_from;
 use relayserver_wire::hello::{Answer, Hello};
 use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, VERSION, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::SessionId;
 use crate::driver::{Report, Trouble};
 use crate::session::Session;
 use crate::shared::{Shared, prepare_session, prepare_waiting};
 
-/// How long an open may lag behind the FIN of a session whose client sent nothing. They travel on different connections, so
-/// about a round trip; after that, the FIN meant that the relay has closed the idle channel.
-const OPEN_LAG_MAX: Duration = Duration::from_millis(500);
+/// What the driver tells a channel's task. Dropping the sender closes the channel.
+pub(crate) struct Open;
 
-/// Dials a data channel, keeps it idle, and hands on the session that opens on it.
+/// Dials a data channel, keeps it idle, and hands on the session that opens on it. Ends when the driver drops the other end of
+/// `verdict`.
 pub(crate) async fn run(
+    slot: Slot,
     shared: Arc<Shared>,
     reports: mpsc::Sender<Report>,
     sessions: mpsc::Sender<Session>,
+    mut verdict: oneshot::Receiver<Open>,
 ) {
     let (stream, answer) = tokio::select! {
         established = establish(&shared) => match established {
             Ok(established) => established,
-            Err(trouble) => return report(&reports, Report::ChannelFailed(trouble)).await,
+            Err(trouble) => return report(&reports, Report::ChannelFailed(slot, trouble)).await,
         },
-        () = shared.leaving.cancelled() => return,
+        _closed = &mut verdict => return,
     };
     let channel_id = answer.channel_id;
-    let answered = Instant::now();
-    let (opener, opened) = oneshot::channel();
     let clients = format!("{}:{}", answer.relay_host, answer.relay_port);
-    report(&reports, Report::ChannelAnswered { channel_id, clients, opener }).await;
-    if !idle(&stream, opened, &shared).await {
-        let life = answered.elapsed();
-        return report(&reports, Report::ChannelLost { channel_id, life }).await;
+    report(&reports, Report::ChannelAnswered { slot, channel_id, clients }).await;
+    if !idle(&stream, slot, &reports, verdict).await {
+        return;
     }
     prepare_session(&stream);
-    report(&reports, Report::ChannelOpened { channel_id }).await;
     let session = Session::open(SessionId(channel_id), stream, Arc::clone(&shared));
-    shared.unaccepted.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+    shared.unaccepted.fetch_add(1, Ordering::AcqRel);
     // The queue has room for as many as the keeper lets come; without a listener, nobody is there to serve the client.
     if let Err(refused) = sessions.try_send(session) {
         match refused {
@@ -90,18 +88,32 @@ async fn greet(stream: &mut TcpStream) -> Result<Answer, Trouble> {
 }
 
 /// Waits until a session opens on the channel: by the relay's word, or by the session's first byte. `false` when the channel
-/// was lost or left instead. Reads nothing.
-async fn idle(stream: &TcpStream, mut opened: oneshot::Receiver<()>, shared: &Shared) -> bool {
+/// was lost or closed instead. Reads nothing.
+async fn idle(
+    stream: &TcpStream,
+    slot: Slot,
+    reports: &mpsc::Sender<Report>,
+    mut verdict: oneshot::Receiver<Open>,
+) -> bool {
     let mut byte = [0];
     let first = tokio::select! {
         biased;
-        opened = &mut opened => return opened.is_ok(),
+        verdict = &mut verdict => return verdict.is_ok(),
         first = stream.peek(&mut byte) => first,
-        () = shared.leaving.cancelled() => return false,
     };
     match first {
-        Ok(0) => timeout(OPEN_LAG_MAX, opened).await.is_ok_and(|opened| opened.is_ok()),
-        Ok(_) => true,
-        Err(_) => false,
+        Ok(0) => {
+            // The end of an idle channel, or of a client that sent nothing: its announcement may be on its way.
+            report(reports, Report::ChannelEnded(slot)).await;
+            verdict.await.is_ok()
+        }
+        Ok(_) => {
+            report(reports, Report::ChannelOpened(slot)).await;
+            true
+        }
+        Err(_) => {
+            report(reports, Report::ChannelLost(slot)).await;
+            false
+        }
     }
 }

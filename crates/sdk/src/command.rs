@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relayserver_core::keeper::DIAL_TIMEOUT;
+use relayserver_core::limits::DIAL_TIMEOUT;
 use relayserver_transport::dial_from;
 use relayserver_wire::FRAME_MAX;
 use relayserver_wire::command::Announcement;
@@ -17,7 +17,7 @@ use crate::shared::{Shared, prepare_waiting};
 /// Dials the command channel and reports what it hears, to its end or until the listener is over.
 pub(crate) async fn run(shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
     let last = tokio::select! {
-        trouble = follow(&shared, &reports) => trouble,
+        last = follow(&shared, &reports) => last,
         () = shared.over.cancelled() => return,
     };
     // Without a driver the listener is gone.

@@ -9,13 +9,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use relayserver_core::Time;
-use relayserver_core::keeper::{Action, Chance, EarlyOpens, Failure, Keeper};
+use relayserver_core::keeper::{Failure, Keeper, Output, Slot};
 use relayserver_transport::{DialError, DialErrorKind, HostPort};
 use relayserver_wire::command::Announcement;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
+use crate::channel::Open;
 use crate::events::DropReason;
 use crate::session::Session;
 use crate::shared::Shared;
@@ -31,20 +32,18 @@ pub(crate) enum Report {
     CommandFailed(Trouble),
     CommandLost(Trouble),
     Announced(Announcement),
-    /// A channel is idle; `opener` tells its task that a client was assigned.
+    /// The relay has answered: the channel is idle.
     ChannelAnswered {
+        slot: Slot,
         channel_id: i32,
         clients: String,
-        opener: oneshot::Sender<()>,
     },
-    ChannelFailed(Trouble),
-    ChannelOpened {
-        channel_id: i32,
-    },
-    ChannelLost {
-        channel_id: i32,
-        life: Duration,
-    },
+    ChannelFailed(Slot, Trouble),
+    /// The session's first byte has come, and its task hands it on.
+    ChannelOpened(Slot),
+    /// FIN has come and no byte.
+    ChannelEnded(Slot),
+    ChannelLost(Slot),
 }
 
 /// What went wrong with a connection to the relay.
@@ -60,9 +59,8 @@ pub(crate) struct Trouble {
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     keeper: Keeper,
-    early_opens: EarlyOpens,
-    /// The idle channels.
-    openers: HashMap<i32, oneshot::Sender<()>>,
+    /// Reaches the tasks of channels that no session has opened on. Dropping a sender closes the channel.
+    channels: HashMap<Slot, oneshot::Sender<Open>>,
     /// Until it leaves.
     sessions: Option<mpsc::Sender<Session>>,
     reports: mpsc::Receiver<Report>,
@@ -84,10 +82,9 @@ impl Driver {
     ) -> Driver {
         let (reporter, reports) = mpsc::channel(REPORTS_MAX);
         Driver {
-            keeper: Keeper::new(shared.config.pool_size),
+            keeper: Keeper::new(shared.config.pool_size, Box::new(|| fastrand::u64(..))),
             shared,
-            early_opens: EarlyOpens::default(),
-            openers: HashMap::new(),
+            channels: HashMap::new(),
             sessions: Some(sessions),
             reports,
             reporter,
@@ -103,18 +100,19 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _command_ends_with_the_driver = shared.over.clone().drop_guard();
+        self.keeper.handle_timeout(self.now());
         loop {
-            self.keeper.set_unaccepted(shared.unaccepted.load(Ordering::Acquire));
-            self.act();
+            self.perform();
             self.publish();
-            let wake =
-                self.keeper.poll_timeout(self.now()).map(|due| self.started + due.since_start());
+            let wake = self.keeper.poll_timeout().map(|due| self.started + due.since_start());
             tokio::select! {
                 () = shared.leaving.cancelled() => break,
                 Some(report) = self.reports.recv() => self.take(report),
                 () = shared.accepted.notified() => {}
-                () = wait_until(wake) => {}
+                () = wait_until(wake) => self.keeper.handle_timeout(self.now()),
             }
+            let unaccepted = shared.unaccepted.load(Ordering::Acquire);
+            self.keeper.handle_backlog(self.now(), unaccepted);
         }
         self.leave().await;
     }
@@ -123,8 +121,8 @@ impl Driver {
     async fn leave(mut self) {
         let shared = Arc::clone(&self.shared);
         shared.status.send_replace(Status::Draining);
-        self.keeper.leave();
-        self.openers.clear();
+        self.keeper.handle_drain();
+        self.perform();
         // Once the channels' tasks have ended too, the queue has an end: what is in it is still accepted.
         self.sessions = None;
         let mut sessions = shared.sessions.subscribe();
@@ -146,68 +144,69 @@ impl Driver {
         Time::from_start(self.started.elapsed())
     }
 
-    fn act(&mut self) {
-        let Some(sessions) = self.sessions.clone() else { return };
-        while let Some(action) = self.keeper.poll(self.now()) {
+    fn perform(&mut self) {
+        while let Some(output) = self.keeper.poll_output() {
             let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
-            match action {
-                Action::DialCommand => tokio::spawn(command::run(shared, reporter)),
-                Action::DialChannel => {
-                    tokio::spawn(channel::run(shared, reporter, sessions.clone()))
+            match output {
+                Output::DialCommand => drop(tokio::spawn(command::run(shared, reporter))),
+                // Only when leaving: its task ends with `over`, which is soon.
+                Output::AbandonCommand => {}
+                Output::DialChannel(slot) => {
+                    let Some(sessions) = self.sessions.clone() else { continue };
+                    let (sender, verdict) = oneshot::channel();
+                    self.channels.insert(slot, sender);
+                    tokio::spawn(channel::run(slot, shared, reporter, sessions, verdict));
                 }
-            };
+                // A task that opened its session already, by the first byte, is not told again.
+                Output::Open(slot) => {
+                    if let Some(channel) = self.channels.remove(&slot) {
+                        let _told = channel.send(Open);
+                    }
+                }
+                Output::Close(slot) => drop(self.channels.remove(&slot)),
+            }
         }
     }
 
     fn take(&mut self, report: Report) {
-        let (now, chance) = (self.now(), Chance(fastrand::u32(..)));
+        let now = self.now();
         match report {
-            Report::CommandUp => self.keeper.command_up(),
+            Report::CommandUp => self.keeper.handle_command_up(now),
             Report::CommandFailed(trouble) => {
-                self.keeper.command_failed(now, trouble.failure, chance);
+                self.keeper.handle_command_failed(now, trouble.failure);
                 self.troubled(trouble);
             }
             Report::CommandLost(trouble) => {
-                self.keeper.command_lost(now, chance);
+                self.keeper.handle_command_lost(now);
                 self.troubled(trouble);
             }
             Report::Announced(announcement) => self.announced(announcement),
-            Report::ChannelAnswered { channel_id, clients, opener } => {
-                self.keeper.channel_answered();
+            Report::ChannelAnswered { slot, channel_id, clients } => {
                 self.clients = clients;
-                if self.early_opens.take(channel_id) {
-                    // Its task is there: it has just reported.
-                    let _told = opener.send(());
-                } else {
-                    self.openers.insert(channel_id, opener);
-                }
+                self.keeper.handle_answered(now, slot, channel_id);
             }
-            Report::ChannelFailed(trouble) => {
-                self.keeper.channel_failed(now, trouble.failure, chance);
+            Report::ChannelFailed(slot, trouble) => {
+                self.channels.remove(&slot);
+                self.keeper.handle_failed(now, slot, trouble.failure);
                 self.troubled(trouble);
             }
-            Report::ChannelOpened { channel_id } => {
-                self.openers.remove(&channel_id);
-                self.keeper.channel_opened();
+            Report::ChannelOpened(slot) => {
+                self.channels.remove(&slot);
+                self.keeper.handle_first_byte(now, slot);
             }
-            Report::ChannelLost { channel_id, life } => {
-                debug!(channel.id = channel_id, ?life, "idle channel lost");
-                self.openers.remove(&channel_id);
-                self.keeper.channel_lost(now, life, chance);
+            Report::ChannelEnded(slot) => self.keeper.handle_ended(now, slot),
+            Report::ChannelLost(slot) => {
+                self.channels.remove(&slot);
+                self.keeper.handle_lost(now, slot);
             }
-        }
-        if !self.keeper.is_dialling() {
-            self.early_opens.clear();
         }
     }
 
     fn announced(&mut self, announcement: Announcement) {
         match announcement {
-            Announcement::Open { channel_id } => match self.openers.remove(&channel_id) {
-                // A task that is gone has reported why.
-                Some(opener) => drop(opener.send(())),
-                None => self.early_opens.remember(channel_id),
-            },
+            Announcement::Open { channel_id } => {
+                self.keeper.handle_announced(self.now(), channel_id);
+            }
             Announcement::Drop { channel_id } => {
                 self.shared.session_dropped(SessionId(channel_id), DropReason::ClientLeft);
             }
@@ -226,7 +225,7 @@ impl Driver {
             let _told = hopeless.send(Error::NotARelay { address, detail: message.clone() });
         }
         let now = self.now();
-        self.next_try = self.keeper.poll_timeout(now).map_or(Duration::ZERO, |due| due - now);
+        self.next_try = self.keeper.next_try().map_or(Duration::ZERO, |due| due - now);
         if self.last_error.as_ref() != Some(&message) {
             let next_try_ms = self.next_try.as_millis();
             warn!(error = message, next_try_ms, "no way to the relay, trying again");
@@ -241,7 +240,7 @@ impl Driver {
             self.last_error = None;
             Status::Ready { clients: self.clients.clone() }
         } else {
-            let waiting = self.keeper.poll_timeout(self.now()).is_some();
+            let waiting = self.keeper.next_try().is_some_and(|due| due > self.now());
             let next_try = waiting.then_some(self.next_try);
             Status::Connecting { last_error: self.last_error.clone(), next_try }
         };
@@ -267,11 +266,11 @@ async fn wait_until(wake: Option<Instant>) {
 
 impl Trouble {
     pub(crate) fn other(message: String) -> Trouble {
-        Trouble { failure: Failure::Refused, not_a_relay: false, message }
+        Trouble { failure: Failure::Rejected, not_a_relay: false, message }
     }
 
     pub(crate) fn not_a_relay(detail: impl fmt::Display) -> Trouble {
-        Trouble { failure: Failure::Refused, not_a_relay: true, message: detail.to_string() }
+        Trouble { failure: Failure::Rejected, not_a_relay: true, message: detail.to_string() }
     }
 
     /// Says where it happened.
@@ -294,9 +293,9 @@ impl From<io::Error> for Trouble {
 impl From<DialError> for Trouble {
     fn from(error: DialError) -> Trouble {
         let failure = match error.kind {
-            DialErrorKind::TimedOut | DialErrorKind::Unreachable => Failure::Unreachable,
+            DialErrorKind::TimedOut | DialErrorKind::Unreachable => Failure::Unanswered,
             DialErrorKind::Refused | DialErrorKind::NameNotResolved | DialErrorKind::Other => {
-                Failure::Refused
+                Failure::Rejected
             }
         };
         Trouble { failure, not_a_relay: false, message: error.to_string() }

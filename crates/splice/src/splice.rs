@@ -132,15 +132,7 @@ impl Splice {
         counts: &Counts,
         on_eof: &mut (dyn FnMut(Side) + Send),
     ) -> Poll<Result<(), Failure>> {
-        let mut crossing = Crossing {
-            from: client.reborrow(),
-            to: host.reborrow(),
-            side: Side::Client,
-            pool: self.pool,
-            count: &counts.to_host,
-            on_eof,
-        };
-        let to_host = self.to_host.poll(cx, &mut crossing)?;
+        // The answer first: what a host sent ahead of its reset is handed over before a write to it fails.
         let mut crossing = Crossing {
             from: host.reborrow(),
             to: client.reborrow(),
@@ -150,6 +142,15 @@ impl Splice {
             on_eof,
         };
         let to_client = self.to_client.poll(cx, &mut crossing)?;
+        let mut crossing = Crossing {
+            from: client.reborrow(),
+            to: host.reborrow(),
+            side: Side::Client,
+            pool: self.pool,
+            count: &counts.to_host,
+            on_eof,
+        };
+        let to_host = self.to_host.poll(cx, &mut crossing)?;
         if to_host.is_ready() && to_client.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 

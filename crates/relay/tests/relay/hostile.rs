@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::peers::{
-    Channel, Command, DEADLINE, TestRelay, assert_reset, content, echo, reset, session, silent,
-    within, write,
+    Channel, Command, DEADLINE, TestRelay, assert_closed, assert_reset, content, echo, reset,
+    session, silent, within, write,
 };
 
 /// What all buffers between a sender and a reader that does not read hold at the most: the system's at four sockets' ends,
@@ -52,6 +52,10 @@ async fn ten_thousand_clients_that_come_and_leave_leave_nothing() {
         });
     }
     timeout(DEADLINE * 4, coming.join_all()).await.unwrap();
+    // The relay accepts in the order of arrival: when the last one is through, all are.
+    let mut last = relay.client().await;
+    last.shutdown().await.unwrap();
+    assert_closed(&mut last).await;
     relay.until("all clients have gone", |it| (it.waiting, it.sessions) == (0, 0)).await;
     serving.shutdown().await;
     drop(host);
@@ -121,7 +125,7 @@ async fn assert_back_pressure(relay: &TestRelay, sender: &mut TcpStream, reader:
 async fn when_a_host_vanishes_in_the_middle_of_a_thousand_sessions_all_end() {
     const SESSIONS: usize = 1_000;
     let relay = TestRelay::start();
-    let mut host = relay.host(1).await;
+    let host = relay.host(1).await;
     let mut other = relay.host(2).await;
     let (mut other_client, mut other_channel) = session(&relay, &mut other).await;
     let mut channels = Vec::new();
@@ -129,7 +133,7 @@ async fn when_a_host_vanishes_in_the_middle_of_a_thousand_sessions_all_end() {
     for number in 0..SESSIONS {
         let channel = host.channel(&relay).await;
         let mut client = relay.client().await;
-        host.assert_opened(&channel).await;
+        relay.until_sessions(number + 2).await;
         channels.push(channel);
         clients.spawn(async move {
             // Some have asked, some are asking, some have finished.
@@ -180,23 +184,23 @@ async fn a_host_that_does_not_read_its_announcements_loses_its_command_channel_a
     relay.until("both hosts are there", |it| it.hosts == 2).await;
     let (mut stuck_client, mut stuck_channel) = stuck_session(&relay).await;
     for _ in 0..1_000 {
-        let (client, channel) = stuck_session(&relay).await;
+        let (client, _channel) = stuck_session(&relay).await;
         reset(client);
-        drop(channel);
+        relay.until_sessions(2).await;
     }
     relay.until_within(DEADLINE * 3, "the channel is lost", |it| it.hosts == 1).await;
     echo(&mut client, &mut channel.stream).await;
     echo(&mut stuck_client, &mut stuck_channel.stream).await;
-    drop(stuck_client);
+    drop((stuck_client, stuck_channel));
     relay.until_sessions(1).await;
 }
 
 /// A session of the host that reads no announcements.
 async fn stuck_session(relay: &TestRelay) -> (TcpStream, Channel) {
-    let before = relay.occupancy();
+    let before = relay.occupancy().sessions;
     let channel = Channel::open(relay, [127, 0, 0, 1].into()).await;
     let client = relay.client().await;
-    relay.until("a session more", |it| it.sessions > before.sessions).await;
+    relay.until_sessions(before + 1).await;
     (client, channel)
 }
 
@@ -222,10 +226,15 @@ async fn garbage_on_every_port_hurts_nobody() {
         });
     }
     within("all garbage", garbage.join_all()).await;
+    // The relay accepts in the order of arrival: when the last one is through, all are.
+    for port in [relay.hosts, relay.command] {
+        let mut last = silent(port).await;
+        write(&mut last, b"garbage").await;
+        assert_closed(&mut last).await;
+    }
     relay.until("strangers have gone", |it| (it.commands, it.idle) == (1, 0)).await;
     // Clients may send what they like: those wait, with what they sent, for their hosts.
     echo(&mut client, &mut channel.stream).await;
-    drop((host, client, channel));
 }
 
 #[tokio::test]
