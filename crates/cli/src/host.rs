@@ -60,7 +60,8 @@ async fn serve(args: &HostArgs, handler: impl Handler, serves: &str) -> Exit {
         finish(&listener, args.drain_timeout).await;
         Exit::Success
     };
-    signals::drain_on_signal(serving, || listener.close(), args.until_stdin_closes).await
+    let (drain, abort) = (|| listener.close(), || listener.abort());
+    signals::drain_on_signal(serving, drain, abort, args.until_stdin_closes).await
 }
 
 /// Waits for the sessions that run, up to the drain timeout; then they are reset, so that no client takes half an answer for

@@ -9,10 +9,15 @@ mod logging;
 mod relay;
 mod signals;
 
+use std::time::Duration;
+
 use clap::Parser;
 
 use args::{Cli, Subcommand};
 use exit::Exit;
+
+/// How long what still runs at the end may take to be dropped. It is done at once, or it is stuck.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 fn main() -> Exit {
     let cli = match Cli::try_parse() {
@@ -34,7 +39,8 @@ fn main() -> Exit {
         }
         Subcommand::Demo(args) => runtime.block_on(demo::run(args)),
     };
-    // Tasks that are stuck in a blocking read of standard input must not hold up the exit.
-    runtime.shutdown_background();
+    // What tasks hold is dropped, and programs that they run end with it. A blocking read of standard input cannot be ended, and
+    // does not hold up the exit for longer.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     outcome
 }

@@ -20,7 +20,8 @@ pub(crate) async fn run(args: RelayArgs) -> Exit {
         relay.run().await;
         Exit::Success
     };
-    signals::drain_on_signal(serving, || handle.drain(), until_stdin_closes).await
+    signals::drain_on_signal(serving, || handle.drain(), || handle.abort(), until_stdin_closes)
+        .await
 }
 
 fn config(args: RelayArgs) -> Config {

@@ -1,16 +1,22 @@
 //! When to leave: the first Ctrl-C or SIGTERM asks for a drain, the second ends at once.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 use crate::exit::Exit;
 
-/// Runs `serving` to its end. On the first signal `drain` is called and `serving` gets to finish; a second one ends it.
-/// Where `until_stdin_closes`, the end of standard input counts as the first signal.
+/// How long an abort may take: nothing but drops is left to do.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs `serving` to its end. On the first signal `drain` is called and `serving` gets to finish; on the second `abort`, and
+/// it gets a moment. Where `until_stdin_closes`, the end of standard input counts as the first signal.
 pub(crate) async fn drain_on_signal(
     serving: impl Future<Output = Exit>,
     drain: impl FnOnce(),
+    abort: impl FnOnce(),
     until_stdin_closes: bool,
 ) -> Exit {
     let mut signals = match Signals::new() {
@@ -25,8 +31,12 @@ pub(crate) async fn drain_on_signal(
     }
     drain();
     tokio::select! {
-        exit = serving => exit,
-        number = signals.next() => Exit::Signal(number),
+        exit = &mut serving => exit,
+        number = signals.next() => {
+            abort();
+            let _ended = timeout(ABORT_TIMEOUT, serving).await;
+            Exit::Signal(number)
+        }
     }
 }
 

@@ -11,12 +11,13 @@
 
 mod support;
 
-use std::io::Write;
-use std::net::Shutdown;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use support::net::{ask, expect, noise, rest};
-use support::peers::{Host, Relay};
+use support::peers::{Host, Relay, text};
 use support::program::{DEADLINE, readable};
 
 fn exec(program: &[&str]) -> (Relay, Host) {
@@ -76,19 +77,74 @@ fn a_program_that_ends_by_itself_ends_its_session_with_all_it_said() {
     relay.reason_of_session(1);
 }
 
+/// A program that reads nothing, and that nothing tells of its client's fate. It names the process to watch, and what it said
+/// is more than is read of it.
+const DEAF: [&str; 3] = ["sh", "-c", "echo $$; echo unread; exec sleep 600"];
+
+/// The same, as the child of a program that waits for it.
+const DEAF_CHILD: [&str; 3] = ["sh", "-c", "sleep 600 & echo $!; echo unread; wait"];
+
+/// Waits for a deaf program's first line, and for more of it to lie unread. Gives what its end can be waited for by.
+fn deaf_program(client: &mut TcpStream) -> OwnedFd {
+    let program = named_process(client);
+    client.peek(&mut [0]).unwrap();
+    program
+}
+
+/// The process that the next line names.
+fn named_process(client: &mut TcpStream) -> OwnedFd {
+    let mut pid = Vec::new();
+    while pid.last() != Some(&b'\n') {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        pid.extend(byte);
+    }
+    let pid = String::from_utf8(pid).unwrap().trim().parse().unwrap();
+    pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap()
+}
+
 #[test]
 fn a_program_that_ignores_its_input_ends_with_its_session() {
-    // It never reads, and nothing that it could write would tell it that its client has gone.
-    let (relay, _host) = exec(&["sh", "-c", "trap '' PIPE; echo $$; exec sleep 600"]);
+    for deaf in [DEAF, DEAF_CHILD] {
+        let (relay, _host) = exec(&deaf);
+        let mut client = relay.client();
+        let program = deaf_program(&mut client);
+        client.write_all(b"is anybody there?").unwrap();
+        // With bytes unread: an abort, by which the session is over.
+        drop(client);
+        assert!(readable(&program, DEADLINE), "{deaf:?} outlived its session by {DEADLINE:?}");
+        assert_eq!(relay.reason_of_session(1), "client_aborted");
+    }
+}
+
+#[test]
+fn what_a_program_leaves_running_ends_with_its_session() {
+    // The child has the session's end in its hands, and would keep it for ten minutes.
+    let (relay, _host) = exec(&["sh", "-c", "sleep 600 & echo $!; echo bye"]);
     let mut client = relay.client();
-    let mut pid = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(&client), &mut pid).unwrap();
-    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-    let program = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    client.write_all(b"is anybody there?").unwrap();
-    drop(client);
-    assert!(readable(&program, DEADLINE), "the program outlived its session by {DEADLINE:?}");
-    relay.reason_of_session(1);
+    let child = named_process(&mut client);
+    assert_eq!(rest(&mut client).0, b"bye\n");
+    assert!(readable(&child, DEADLINE), "the program's child outlived its session by {DEADLINE:?}");
+}
+
+#[test]
+fn a_host_that_leaves_takes_its_programs_along() {
+    for (signals, deaf) in [(1, DEAF), (2, DEAF), (1, DEAF_CHILD), (2, DEAF_CHILD)] {
+        let relay = Relay::start(&[]);
+        // One signal and no patience, or much patience and a second signal.
+        let patience = if signals == 1 { "0" } else { "60s" };
+        let args = [&["--drain-timeout", patience, "--exec", "--"], &deaf[..]].concat();
+        let mut host = Host::start(&relay, &args);
+        let mut client = relay.client();
+        let program = deaf_program(&mut client);
+        host.program.signal(Signal::TERM);
+        if signals == 2 {
+            host.program.event("draining: waiting for sessions to end");
+            host.program.signal(Signal::TERM);
+        }
+        host.program.end();
+        assert!(readable(&program, DEADLINE), "{deaf:?} outlived its host after {signals} signals");
+    }
 }
 
 #[test]
@@ -106,8 +162,9 @@ fn a_program_that_does_not_exist_ends_the_session_with_a_reason_and_the_host_goe
         let mut client = relay.client();
         assert_eq!(rest(&mut client).0, b"");
     }
-    let line = host.program.line("why", |line| line.contains("/nonexistent/program"));
-    assert!(line.contains("No such file"), "{line}");
+    let why = host.program.event("program cannot be started");
+    assert!(text(&why, "program").contains("/nonexistent/program"), "{why:?}");
+    assert!(text(&why, "error").contains("No such file"), "{why:?}");
     assert!(host.program.runs());
 }
 

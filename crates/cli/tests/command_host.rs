@@ -79,10 +79,9 @@ fn nothing_behind_forward_ends_that_session_and_the_host_serves_once_there_is() 
         assert_eq!(rest(&mut client).0, b"");
         relay.program.events("session ended", count);
     }
-    let line = host.program.line("why", |line| {
-        line.contains(&local(port).to_string()) || line.contains(&format!(":{port}"))
-    });
-    assert!(line.contains("refused"), "{line}");
+    let why = host.program.event("server cannot be reached");
+    assert_eq!(text(&why, "target"), local(port).to_string());
+    assert!(text(&why, "error").contains("refused"), "{why:?}");
     assert!(host.program.runs());
 
     let server = TcpListener::bind(local(port)).unwrap();
@@ -100,7 +99,9 @@ fn a_unix_socket_that_is_not_there_ends_that_session_with_a_reason() {
     let mut host = Host::start(&relay, &["--forward", "unix:/nonexistent/socket"]);
     let mut client = relay.client();
     assert_eq!(rest(&mut client).0, b"");
-    host.program.line("why", |line| line.contains("/nonexistent/socket"));
+    let why = host.program.event("server cannot be reached");
+    assert!(text(&why, "target").contains("/nonexistent/socket"), "{why:?}");
+    assert!(text(&why, "error").contains("No such file"), "{why:?}");
     assert!(host.program.runs());
 }
 
@@ -125,7 +126,6 @@ fn a_server_that_resets_is_a_reset_to_the_client() {
 
 #[test]
 fn two_hosts_share_the_clients_and_one_that_leaves_disturbs_none_of_the_others() {
-    // One address is one host to the relay, so these come from two.
     let relay = Relay::start(&[]);
     let one = Host::start(&relay, &["--exec", "--", "sh", "-c", "echo one; cat"]);
     let other = Host::start(&relay, &["--exec", "--", "sh", "-c", "echo other; cat"]);

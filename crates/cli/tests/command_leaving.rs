@@ -13,7 +13,6 @@ mod support;
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -169,10 +168,10 @@ fn after_the_drain_timeout_a_host_ends_its_sessions_and_leaves() {
 #[test]
 fn with_until_stdin_closes_the_end_of_input_is_a_first_signal() {
     let line = ["relay", "0", "0", "0", "--log-format", "json", "--until-stdin-closes"];
-    let mut relay = Relay::of(Program::start_with(relayserver(&line), Stdio::piped()));
+    let mut relay = Relay::of(Program::start_with_stdin(relayserver(&line)));
     let stdin = relay.program.stdin();
     let command = host_command(relay.hosts, relay.command, &["--until-stdin-closes"]);
-    let mut host = Program::start_with(command, Stdio::piped());
+    let mut host = Program::start_with_stdin(command);
     host.event("host ready");
     drop(host.stdin());
     assert_eq!(host.end_within(DEADLINE).code(), Some(0));

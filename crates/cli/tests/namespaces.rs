@@ -122,8 +122,8 @@ impl Networks {
             !reach(&self.client).status.success(),
             "the client can reach home by the relay's machine"
         );
-        let pinged = run(self.client.command("nc", &["-z", "-w", "2", RELAY_FOR_CLIENT, "8002"]));
-        assert!(!pinged.status.success(), "something else listens where the relay will");
+        let taken = run(self.client.command("nc", &["-z", "-w", "2", RELAY_FOR_CLIENT, "8002"]));
+        assert!(!taken.status.success(), "something else listens where the relay will");
         for namespace in [&self.client, &self.home] {
             output_of(namespace.command("ip", &["route", "del", "default"]));
         }

@@ -127,7 +127,8 @@ fn wrk_sees_no_error_with_more_connections_than_the_pool_holds() {
     let (relay, _host) = forward(&nginx.port.to_string());
     nginx.put("page", &noise(4096, 4));
     let url = format!("http://{}/page", relay.clients);
-    let said = output_of(command("wrk", &["-t", "2", "-c", "40", "-d", "3s", &url]));
+    let said =
+        output_of(command("wrk", &["-t", "2", "-c", "40", "-d", "3s", "--timeout", "20s", &url]));
     assert!(!said.contains("Socket errors"), "{said}");
     assert!(!said.contains("Non-2xx"), "{said}");
     let requests = said.lines().find_map(|line| line.trim().split_once(" requests in "));

@@ -144,14 +144,10 @@ impl Keeper {
         command.max(self.backoff.retry_at())
     }
 
-    /// Whether clients can be served: the command channel is up, and the relay's last word was an answer.
+    /// Whether clients can be served: the command channel is up, and there are channels, or the relay answers for more.
     pub fn is_ready(&self) -> bool {
-        matches!(self.command, Command::Up { .. }) && self.backoff.has_answered()
-    }
-
-    /// Whether the relay has answered since the last failure.
-    pub fn has_answered(&self) -> bool {
-        self.backoff.has_answered()
+        let has_channels = self.channels.len() > self.dialling;
+        matches!(self.command, Command::Up { .. }) && (has_channels || self.backoff.has_answered())
     }
 
     /// How many channels are held: idle, or under way.
@@ -272,7 +268,8 @@ impl Keeper {
         self.decide(now);
     }
 
-    /// How many opened sessions the application has not accepted yet.
+    /// How many opened sessions the application has not accepted yet. The keeper adds those that open until it is told
+    /// again.
     pub fn handle_backlog(&mut self, now: Time, backlog: usize) {
         self.backlog = backlog;
         self.decide(now);
@@ -375,6 +372,7 @@ impl Keeper {
     fn open(&mut self, slot: Slot) {
         if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
             self.backoff.settled(idle.round);
+            self.backlog += 1;
         }
     }
 

@@ -371,7 +371,6 @@ fn a_late_answer_does_not_hide_a_failure() {
     host.fails(host.dialling[0], Failure::Rejected);
     host.answered(host.dialling[0]);
     assert_eq!(host.dialling.len(), 1, "nothing new before the delay is over");
-    assert!(!host.keeper.is_ready());
     host.answered(host.dialling[0]);
     assert_waits(&mut host, millis(250));
     assert_eq!(host.dialling.len(), 1);
@@ -379,13 +378,7 @@ fn a_late_answer_does_not_hide_a_failure() {
 
 #[test]
 fn a_relay_that_answers_and_closes_is_left_alone_for_longer_and_longer() {
-    let mut host = Host::new(10);
-    host.command_comes_up();
-    host.answered(host.dialling[0]);
-    for slot in std::mem::take(&mut host.dialling) {
-        host.dialling.push(slot);
-        host.answered(slot);
-    }
+    let mut host = Host::ready(10);
     while let Some(&slot) = host.idle.first() {
         host.lost(slot);
     }
@@ -401,14 +394,14 @@ fn a_relay_that_answers_and_closes_is_left_alone_for_longer_and_longer() {
 #[test]
 fn a_relay_that_closed_channels_is_proven_by_one_that_settles() {
     let mut host = Host::ready(10);
-    host.lost(host.idle[0]);
+    for _ in 0..3 {
+        host.lost(host.idle[0]);
+    }
     host.waits();
     host.answered(host.dialling[0]);
     assert!(host.dialling.is_empty());
-    host.lost(host.idle[0]);
-    assert!(host.keeper.poll_timeout().is_some());
-    host.passes(Duration::from_secs(5));
-    assert!(host.dialling.len() >= 2, "its channel has lived for long");
+    assert_eq!(host.waits(), Duration::from_secs(5));
+    assert_eq!(host.dialling.len(), 2, "its channel has lived for long");
 }
 
 #[test]
@@ -700,9 +693,10 @@ proptest! {
                 break;
             }
         }
-        // The first burst, and then one dial a delay; delays of nothing but luck aside, 9 doublings fill a minute.
+        // A burst while the relay is new and trusted, and then one dial a delay. The worst are relays that answer every
+        // second time: that resets the delay.
         let dials = host.dials + host.command_dials;
-        prop_assert!(dials <= pool_size + 60, "{dials} dials in a minute");
+        prop_assert!(dials <= 2 * pool_size + 600, "{dials} dials in a minute");
     }
 }
 

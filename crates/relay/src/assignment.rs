@@ -50,6 +50,8 @@ pub(crate) struct Start {
     pub(crate) assignment: Assignment,
     pub(crate) client: TcpStream,
     pub(crate) client_addr: SocketAddr,
+    /// Its reset was noticed while it waited, so that its socket reports an end now and no error any more.
+    pub(crate) client_was_reset: bool,
     /// Tells the session to end, and why.
     pub(crate) stop: oneshot::Receiver<Reason>,
     /// Reports the session's end when dropped.
@@ -147,6 +149,13 @@ impl Assignments {
     /// Ends every session.
     pub(crate) fn end_all(&self, reason: Reason) {
         self.drive(&mut self.lock(), Input::EndAll { reason });
+    }
+
+    /// Hands what was recorded to the file: the process may end before this is dropped.
+    pub(crate) fn flush_recording(&self) {
+        if let Some(recorder) = &mut self.lock().recorder {
+            recorder.flush();
+        }
     }
 
     pub(crate) fn occupancy(&self) -> Occupancy {

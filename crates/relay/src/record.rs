@@ -8,7 +8,7 @@ use relayserver_core::record::Header;
 use relayserver_core::{ChannelId, Handles, Input, Limits, Output, Time};
 use tracing::warn;
 
-/// An open recording. Written out when dropped; a file that cannot be written ends it with one warning, never the relay.
+/// An open recording. Written out when flushed or dropped; a file that cannot be written ends it with one warning, never the relay.
 pub(crate) struct Recorder {
     /// `None` once writing failed.
     file: Option<BufWriter<File>>,
@@ -28,6 +28,11 @@ impl Recorder {
 
     pub(crate) fn output<H: Handles>(&mut self, now: Time, output: &Output<H>) {
         self.write(|file| writeln!(file, "{} > {output}", now.since_start().as_nanos()));
+    }
+
+    /// Hands everything to the file.
+    pub(crate) fn flush(&mut self) {
+        self.write(|file| file.flush());
     }
 
     fn write(&mut self, line: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {

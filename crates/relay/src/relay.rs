@@ -145,7 +145,7 @@ impl Relay {
     /// the future ends every session at once.
     pub async fn run(self) {
         let Relay { config, hosts, command, clients, addresses, shared } = self;
-        let _end_all_when_dropped = EndAll(shared.clone());
+        let end_all_when_dropped = EndAll(shared.clone());
         let Addresses { hosts: hosts_addr, command: command_addr, clients: clients_addr } =
             addresses;
         info!(hosts = %hosts_addr, command = %command_addr, clients = %clients_addr, "relay ready");
@@ -172,6 +172,8 @@ impl Relay {
             () = drain::drain(&shared.assignments, config.drain_timeout) => {}
             () = shared.aborted.cancelled() => drain::end_all(&shared.assignments).await,
         }
+        drop(end_all_when_dropped);
+        drain::tasks_ended(&shared.tasks).await;
         info!("relay ended");
     }
 }
@@ -201,9 +203,9 @@ impl Shared {
     }
 
     fn accept_clients(&self, listener: TcpListener) -> impl Future<Output = ()> {
-        let assignments = Arc::clone(&self.assignments);
+        let (assignments, over) = (Arc::clone(&self.assignments), self.over.clone());
         self.accept(listener, "clients", move |stream, peer| {
-            client::serve(stream, peer, Arc::clone(&assignments))
+            client::serve(stream, peer, Arc::clone(&assignments), over.clone())
         })
     }
 
@@ -247,5 +249,6 @@ impl Drop for EndAll {
         self.0.assignments.drain();
         self.0.assignments.end_all(relayserver_core::Reason::Drained);
         self.0.over.cancel();
+        self.0.assignments.flush_recording();
     }
 }

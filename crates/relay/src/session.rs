@@ -1,6 +1,7 @@
 //! A session from its assignment to its one end: moves bytes between the client's leg and the host's, tells the book of
 //! every last byte, and says in one log line how it ended.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::sockets;
 
 /// Runs the session that `start` describes over `host`, to its end.
 pub(crate) async fn run(host: TcpStream, start: Start, half_closed_timeout: Duration) {
-    let Start { assignment, client, client_addr, mut stop, guard } = start;
+    let Start { assignment, client, client_addr, client_was_reset, mut stop, guard } = start;
     sockets::prepare_session(&host);
     debug!(
         session.id = %assignment.session,
@@ -42,6 +43,8 @@ pub(crate) async fn run(host: TcpStream, start: Start, half_closed_timeout: Dura
             half_closed.notify_one();
         };
         tokio::select! {
+            biased;
+            () = ready(()), if client_was_reset => Reason::ClientAborted,
             ended = splice.run(Leg::Tcp(&client), Leg::Tcp(&host), &counts, &mut on_eof) => {
                 reason_of(ended)
             }
@@ -139,6 +142,7 @@ fn report(assignment: &Assignment, client_addr: SocketAddr, counts: &Counts, rea
         session.id = %assignment.session,
         service = %assignment.service,
         host.id = %assignment.host,
+        channel.id = %assignment.channel,
         client.addr = %client_addr,
         bytes.to_host = counts.to_host.load(Ordering::Relaxed),
         bytes.to_client = counts.to_client.load(Ordering::Relaxed),

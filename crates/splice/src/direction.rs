@@ -15,10 +15,10 @@ use crate::remainder::{End, Undelivered};
 use crate::scratch::{SCRATCH_LEN, with_scratch};
 use crate::socket::Socket;
 
-/// The most calls to a leg's reader or writer, and the most bytes, before the other direction and the other sessions
-/// of this thread have their turn. 16 copying steps are 1 MiB, and so is one full pipe. The steps of both directions
-/// together also stay well below what Tokio lets one task do at a stretch (128), so that neither uses up the other's.
-const STEPS_PER_POLL: usize = 16;
+/// The most steps (a read with its write, a fill, a drain) and the most bytes before the other direction and the other
+/// sessions of this thread have their turn. 1 MiB is 16 full copies or one full pipe; 32 steps are 16 fills and drains.
+/// Both directions together stay within what Tokio lets a task do at a stretch (128), so that neither starves.
+const STEPS_PER_POLL: usize = 32;
 const BYTES_PER_POLL: usize = 1 << 20;
 
 /// This many full reads in a row make a direction bulk: one may be a large answer, two are a transfer.

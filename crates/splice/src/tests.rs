@@ -33,7 +33,7 @@ impl Stage {
         let (host, host_peer) = UnixStream::pair().unwrap();
         for socket in [&client, &client_peer, &host, &host_peer] {
             let socket = socket2::SockRef::from(socket);
-            socket.set_send_buffer_size(8 << 20).unwrap();
+            socket.set_send_buffer_size(4 * CHUNK).unwrap();
         }
         Stage { splice, client, host, client_peer, host_peer, counts: Counts::default() }
     }
@@ -66,7 +66,14 @@ impl Stage {
         assert!(run.as_mut().poll(&mut cx).is_pending());
     }
 
-    /// Sends `len` bytes and receives them, all of them equal to what was sent.
+    /// Transfers so many times two chunks.
+    async fn transfer_bulk(&mut self, times: usize) {
+        for _ in 0..times {
+            self.transfer(2 * CHUNK).await;
+        }
+    }
+
+    /// Sends `len` bytes and receives them, all of them equal to what was sent. At most 3 chunks: what a socket holds.
     async fn transfer(&mut self, len: usize) {
         let before = usize::try_from(self.counts.to_host.load(Ordering::Relaxed)).unwrap();
         let content: Vec<u8> = (0..len).map(|at| (at / 251 + at) as u8).collect();
@@ -108,10 +115,11 @@ async fn bulk_takes_a_pipe_and_small_messages_after_it_are_copied() {
 
 #[tokio::test]
 async fn the_copying_path_takes_no_pipe() {
-    let mut stage = Stage::new(Splice::new(Path::Copy));
-    stage.transfer(8 * CHUNK).await;
-    assert!(stage.is_bulk());
+    let mut stage = blocked_in_bulk(Splice::new(Path::Copy), &[7; 4 * CHUNK]).await;
+    assert!(!stage.splice.direction_to_host().waits_for_sender());
     assert!(!stage.splice.direction_to_host().holds_pipe());
+    let mut stage = blocked_in_bulk(Splice::new(Path::Auto), &[7; 4 * CHUNK]).await;
+    assert!(stage.splice.direction_to_host().holds_pipe());
 }
 
 #[tokio::test]
@@ -119,7 +127,7 @@ async fn a_direction_that_waits_has_given_its_pipe_back() {
     let pool = pool(1);
     let mut stage = Stage::new(Splice::with_pool(pool));
     for _ in 0..3 {
-        stage.transfer(8 * CHUNK).await;
+        stage.transfer_bulk(4).await;
         assert!(stage.is_bulk());
         assert_eq!((pool.in_use(), pool.idle()), (0, 1));
     }
@@ -143,10 +151,10 @@ async fn without_a_pipe_to_be_had_bulk_is_copied() {
     let pool = pool(1);
     let taken = pool.take();
     let mut stage = Stage::new(Splice::with_pool(pool));
-    stage.transfer(20 * CHUNK).await;
+    stage.transfer_bulk(10).await;
     assert!(!stage.splice.direction_to_host().holds_pipe());
     drop(taken);
-    stage.transfer(20 * CHUNK).await;
+    stage.transfer_bulk(10).await;
     assert!(stage.is_bulk());
     assert_eq!((pool.in_use(), pool.idle()), (0, 1));
 }
@@ -167,16 +175,16 @@ async fn a_socket_that_cannot_be_spliced_is_copied_to_for_good() {
     let mut stage = Stage::new(Splice::with_pool(pool));
     let flags = fcntl_getfl(&stage.host).unwrap();
     fcntl_setfl(&stage.host, flags | OFlags::APPEND).unwrap();
-    stage.transfer(8 * CHUNK).await;
+    stage.transfer_bulk(4).await;
     assert!(stage.splice.direction_to_host().is_splice_refused());
     assert_eq!((pool.in_use(), pool.idle()), (0, 0));
-    stage.transfer(20 * CHUNK).await;
+    stage.transfer_bulk(10).await;
     assert_eq!((pool.in_use(), pool.idle()), (0, 0));
 }
 
-/// A session whose host leg has taken some of the content, and the rest is in a pipe.
-async fn blocked_with_a_pipe(content: &[u8]) -> Stage {
-    let mut stage = Stage::new(Splice::with_pool(pool(4)));
+/// A session whose host leg has taken some of the content, and takes no more.
+async fn blocked_in_bulk(splice: Splice, content: &[u8]) -> Stage {
+    let mut stage = Stage::new(splice);
     stage.splice.direction_to_host().begin_as_bulk();
     let host = socket2::SockRef::from(&stage.host);
     host.set_send_buffer_size(4096).unwrap();
@@ -187,14 +195,14 @@ async fn blocked_with_a_pipe(content: &[u8]) -> Stage {
         stage.poll();
         tokio::task::yield_now().await;
     }
-    assert!(stage.splice.direction_to_host().holds_pipe());
     stage
 }
 
 #[tokio::test]
 async fn the_remainder_has_what_is_in_a_pipe() {
     let content: Vec<u8> = (0..4 * CHUNK).map(|at| (at / 251 + at) as u8).collect();
-    let mut stage = blocked_with_a_pipe(&content).await;
+    let mut stage = blocked_in_bulk(Splice::with_pool(pool(4)), &content).await;
+    assert!(stage.splice.direction_to_host().holds_pipe());
     let written = usize::try_from(stage.counts.to_host.load(Ordering::Relaxed)).unwrap();
     let remainder = stage.splice.into_remainder().unwrap();
     let mut all = vec![0; written];
@@ -208,7 +216,8 @@ async fn the_remainder_has_what_is_in_a_pipe() {
 #[tokio::test]
 async fn what_is_in_a_pipe_can_go_on_to_a_leg_that_is_no_socket() {
     let content: Vec<u8> = (0..4 * CHUNK).map(|at| (at / 251 + at) as u8).collect();
-    let mut stage = blocked_with_a_pipe(&content).await;
+    let mut stage = blocked_in_bulk(Splice::with_pool(pool(4)), &content).await;
+    assert!(stage.splice.direction_to_host().holds_pipe());
     let written = usize::try_from(stage.counts.to_host.load(Ordering::Relaxed)).unwrap();
     let (mut host, mut host_peer) = tokio::io::duplex(100);
     let mut on_eof = |_: Side| {};

@@ -12,4 +12,4 @@ mod stream;
 pub use address::{HostPort, InvalidHostPort};
 pub use dial::{DialError, DialErrorKind, dial, dial_from};
 pub use listen::listen;
-pub use stream::{Stream, abort};
+pub use stream::{Stream, abort, abort_on_close, shutdown_write};

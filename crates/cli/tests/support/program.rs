@@ -18,7 +18,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a whole run of a real program may take: those that move 100 MB are done in seconds.
 pub(crate) const RUN_DEADLINE: Duration = Duration::from_secs(120);
 
-/// How long a program may take to leave at the end of a test before it is killed.
+/// How long a program may take to leave at the end of a test before it is told again, and then before it is killed. To be told
+/// twice cuts short the time that it gives to others.
+const FAREWELL_PATIENCE: Duration = Duration::from_millis(200);
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A log line in JSON.
@@ -55,25 +57,36 @@ struct Output {
 
 #[derive(Default)]
 struct Said {
-    lines: Vec<(Option<Stream>, String)>,
+    lines: Vec<(Stream, String)>,
     closed: usize,
 }
 
 impl Program {
     /// Starts it, with nothing on its standard input.
     pub(crate) fn start(command: Command) -> Program {
-        Program::start_with(command, Stdio::null())
+        Program::start_with(command, Stdio::null(), Stdio::piped())
     }
 
-    /// Starts it with this as its standard input.
-    pub(crate) fn start_with(mut command: Command, stdin: Stdio) -> Program {
-        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    /// Starts it with a pipe to its standard input.
+    pub(crate) fn start_with_stdin(command: Command) -> Program {
+        Program::start_with(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts it with a standard error that nobody reads any more.
+    pub(crate) fn start_unheard(command: Command) -> Program {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        Program::start_with(command, Stdio::null(), writer.into())
+    }
+
+    fn start_with(mut command: Command, stdin: Stdio, stderr: Stdio) -> Program {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(stderr);
         let name = format!("{command:?}");
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let exit = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         let output = Arc::new(Output::default());
-        output.read(Stream::Stdout, child.stdout.take().unwrap());
-        output.read(Stream::Stderr, child.stderr.take().unwrap());
+        output.read(Stream::Stdout, child.stdout.take());
+        output.read(Stream::Stderr, child.stderr.take());
         Program { name, child, exit, output, farewell: Signal::TERM, ended: None }
     }
 
@@ -169,7 +182,7 @@ impl Program {
 
     fn stream(&self, stream: Stream) -> String {
         let said = self.output.lock();
-        let of_stream = said.lines.iter().filter(|(from, _)| *from == Some(stream));
+        let of_stream = said.lines.iter().filter(|(from, _)| *from == stream);
         of_stream.map(|(_, line)| format!("{line}\n")).collect()
     }
 
@@ -199,9 +212,13 @@ impl Drop for Program {
             return;
         }
         let pid = Pid::from_child(&self.child);
-        for signal in [self.farewell, Signal::KILL] {
+        for (signal, patience) in [
+            (self.farewell, FAREWELL_PATIENCE),
+            (self.farewell, FAREWELL_DEADLINE),
+            (Signal::KILL, FAREWELL_DEADLINE),
+        ] {
             let _sent = kill_process(pid, signal);
-            if self.has_exited(FAREWELL_DEADLINE) {
+            if self.has_exited(patience) {
                 break;
             }
         }
@@ -213,20 +230,27 @@ impl Drop for Program {
 }
 
 impl Output {
-    fn read(self: &Arc<Output>, stream: Stream, from: impl Read + Send + 'static) {
+    /// Reads a stream to its end. One that is not there has ended already.
+    fn read(self: &Arc<Output>, stream: Stream, from: Option<impl Read + Send + 'static>) {
         let output = Arc::clone(self);
         std::thread::spawn(move || {
-            let mut from = BufReader::new(from);
-            let mut line = Vec::new();
-            while from.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
-                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-                output.lock().lines.push((Some(stream), text));
-                output.changed.notify_all();
-                line.clear();
+            if let Some(from) = from {
+                output.read_lines(stream, from);
             }
             output.lock().closed += 1;
             output.changed.notify_all();
         });
+    }
+
+    fn read_lines(&self, stream: Stream, from: impl Read) {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+            self.lock().lines.push((stream, text));
+            self.changed.notify_all();
+            line.clear();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Said> {

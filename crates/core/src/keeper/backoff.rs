@@ -112,6 +112,9 @@ impl Backoff {
             if age < SETTLED {
                 self.early_losses = self.early_losses.saturating_add(1);
             }
+        } else if age < SETTLED {
+            // No setback of its own, but whoever closes what he has answered is not to be dialled many times at once.
+            self.early_losses = self.early_losses.max(1);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::peers::{
 
 #[tokio::test]
 async fn with_no_session_a_drain_ends_at_once_and_closes_all() {
-    let mut relay = TestRelay::with(|config| config.drain_timeout = DEADLINE * 10);
+    let mut relay = TestRelay::start();
     let mut host = relay.host(1).await;
     let mut idle = host.idle_channels(&relay, 3).await;
     let mut nameless = silent(relay.hosts).await;
@@ -29,7 +29,7 @@ async fn with_no_session_a_drain_ends_at_once_and_closes_all() {
 
 #[tokio::test]
 async fn a_drain_refuses_those_who_wait_and_those_who_come() {
-    let mut relay = TestRelay::with(|config| config.drain_timeout = DEADLINE * 10);
+    let mut relay = TestRelay::start();
     let mut host = relay.host(1).await;
     let (mut client, mut channel) = session(&relay, &mut host).await;
     let mut waiting = relay.client().await;
@@ -47,7 +47,7 @@ async fn a_drain_refuses_those_who_wait_and_those_who_come() {
 
 #[tokio::test]
 async fn a_drain_closes_idle_channels_while_sessions_run_and_announces_their_ends() {
-    let relay = TestRelay::with(|config| config.drain_timeout = DEADLINE * 10);
+    let relay = TestRelay::start();
     let mut host = relay.host(1).await;
     let (mut client, channel) = session(&relay, &mut host).await;
     let mut idle = host.idle_channels(&relay, 2).await;
@@ -78,7 +78,7 @@ async fn when_the_drain_timeout_has_passed_what_still_runs_is_reset() {
 
 #[tokio::test]
 async fn an_abort_ends_everything_at_once() {
-    let mut relay = TestRelay::with(|config| config.drain_timeout = DEADLINE * 10);
+    let mut relay = TestRelay::start();
     let mut held = Held::by(&relay).await;
     relay.handle().abort();
     relay.ended().await;
@@ -88,7 +88,7 @@ async fn an_abort_ends_everything_at_once() {
 
 #[tokio::test]
 async fn an_abort_cuts_a_drain_short() {
-    let mut relay = TestRelay::with(|config| config.drain_timeout = DEADLINE * 10);
+    let mut relay = TestRelay::start();
     let mut host = relay.host(1).await;
     let (mut client, mut channel) = session(&relay, &mut host).await;
     relay.handle().drain();

@@ -17,11 +17,6 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     [&len.to_be_bytes(), payload].concat()
 }
 
-/// A relay in which nothing is closed for being slow.
-fn patient_relay() -> TestRelay {
-    TestRelay::with(|config| config.hello_timeout = DEADLINE * 10)
-}
-
 #[tokio::test]
 async fn the_answer_names_the_address_that_the_host_came_to_and_the_port_for_clients() {
     let relay = TestRelay::start();
@@ -32,7 +27,7 @@ async fn the_answer_names_the_address_that_the_host_came_to_and_the_port_for_cli
 
 #[tokio::test]
 async fn what_is_no_hello_is_closed_at_once() {
-    let relay = patient_relay();
+    let relay = TestRelay::start();
     let client_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice();
     let hellos: [(&str, Vec<u8>); 11] = [
         ("a hello of 4 GiB", b"\xff\xff\xff\xff".to_vec()),
@@ -59,7 +54,7 @@ async fn what_is_no_hello_is_closed_at_once() {
 
 #[tokio::test]
 async fn unknown_fields_in_a_hello_are_ignored() {
-    let relay = patient_relay();
+    let relay = TestRelay::start();
     let mut host = relay.host(1).await;
     // Field 2 as a text, field 15 as 8 bytes, field 16 as a text; and version 1 in the middle.
     let unknown = b"\x12\x04text\x79\x01\x02\x03\x04\x05\x06\x07\x08\x08\x01\x82\x01\x03new";
@@ -79,7 +74,7 @@ async fn unknown_fields_in_a_hello_are_ignored() {
 
 #[tokio::test]
 async fn a_hello_that_comes_a_byte_at_a_time_is_accepted() {
-    let relay = patient_relay();
+    let relay = TestRelay::start();
     let mut host = relay.host(1).await;
     let mut stream = silent(relay.hosts).await;
     for byte in (Hello { version: 1 }).encode() {
@@ -139,10 +134,7 @@ async fn four_thousand_silent_connections_delay_nobody_and_leave_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_beyond_the_bound_push_out_each_other_and_not_a_host() {
-    let relay = TestRelay::with(|config| {
-        config.hello_timeout = DEADLINE * 10;
-        config.limits.handshakes_max = 100;
-    });
+    let relay = TestRelay::with(|config| config.limits.handshakes_max = 100);
     let mut crowd = Vec::new();
     for _ in 0..2_000 {
         crowd.push(silent(relay.hosts).await);
@@ -158,10 +150,7 @@ async fn silent_connections_beyond_the_bound_push_out_each_other_and_not_a_host(
 
 #[tokio::test]
 async fn a_newcomer_pushes_out_the_connection_that_was_silent_longest() {
-    let relay = TestRelay::with(|config| {
-        config.hello_timeout = DEADLINE * 10;
-        config.limits.handshakes_max = 3;
-    });
+    let relay = TestRelay::with(|config| config.limits.handshakes_max = 3);
     let host = relay.host(1).await;
     let mut oldest = silent(relay.hosts).await;
     let mut others = [silent(relay.hosts).await, silent(relay.hosts).await];
@@ -178,10 +167,7 @@ async fn a_newcomer_pushes_out_the_connection_that_was_silent_longest() {
 
 #[tokio::test]
 async fn a_full_address_takes_no_place_from_another() {
-    let relay = TestRelay::with(|config| {
-        config.hello_timeout = DEADLINE * 10;
-        config.limits.handshakes_per_address_max = 2;
-    });
+    let relay = TestRelay::with(|config| config.limits.handshakes_per_address_max = 2);
     let mut other = connect_from([127, 0, 0, 2].into(), relay.hosts).await;
     let mut crowd = Vec::new();
     for _ in 0..10 {

@@ -157,6 +157,12 @@ async fn log_lines(stderr: ChildStderr, id: crate::SessionId) {
     }
 }
 
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill_group();
+    }
+}
+
 /// A program's standard output to read and its standard input to write; shutting down closes the input.
 struct Stdinout {
     stdin: Option<ChildStdin>,

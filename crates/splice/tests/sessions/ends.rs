@@ -2,8 +2,9 @@
 
 use std::io::{ErrorKind, Read};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
-use relayserver_splice::{Counts, Leg, Side, Splice};
+use relayserver_splice::{Counts, Leg, Path, Side, Splice};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 
@@ -144,38 +145,54 @@ async fn a_leg_that_buffers_is_flushed_when_its_sender_pauses() {
     }
 }
 
-/// Seen with `splice(2)`: at urgent data it reports that nothing is there and, after a FIN, that this was the end.
+/// Seen with `splice(2)`: in front of urgent data it says that there is nothing, however much comes after it, and once
+/// there is a FIN as well, that this was the end.
 #[tokio::test]
-async fn urgent_data_neither_stalls_nor_ends_a_transfer() {
+async fn urgent_data_neither_ends_a_transfer_nor_stops_it() {
     for path in PATHS {
-        let (client, client_peer) = tcp_pair().await;
-        let (host, host_peer) = tcp_pair().await;
-        let client_socket = SockRef::from(&client_peer);
-        SockRef::from(&client).set_out_of_band_inline(true).unwrap();
-        let session = Session::start(path, Stream::Tcp(client), Stream::Tcp(host));
-        // Nobody receives yet, so that the mark meets a transfer that is under way.
-        let before = session.send_until_blocked(&client_peer).await as usize;
-        let (mut host_in, _host_out) = host_peer.into_split();
-        let receiver = tokio::spawn(async move {
-            let mut all = Vec::new();
-            host_in.read_to_end(&mut all).await.unwrap();
-            all
-        });
-        soon(client_peer.writable()).await.unwrap();
-        let mut sent = before;
-        while client_socket.send_out_of_band(b"!").is_err() {
+        for end_at_once in [true, false] {
+            urgent_data_in_a_transfer(path, end_at_once).await;
+        }
+    }
+}
+
+async fn urgent_data_in_a_transfer(path: Path, end_at_once: bool) {
+    let (client, mut client_peer) = tcp_pair().await;
+    let (host, mut host_peer) = tcp_pair().await;
+    SockRef::from(&client).set_out_of_band_inline(true).unwrap();
+    let session = Session::start(path, Stream::Tcp(client), Stream::Tcp(host));
+    // Nobody receives yet, so that the mark comes behind a transfer that is under way.
+    let before = session.send_until_blocked(&client_peer).await as usize;
+    let received = Arc::new(Mutex::new(Vec::<u8>::new()));
+    let shared = received.clone();
+    let receiver = tokio::spawn(async move {
+        let mut buf = vec![0; 64 * KIB];
+        while let n @ 1.. = host_peer.read(&mut buf).await.unwrap() {
+            shared.lock().unwrap().extend(&buf[..n]);
+        }
+    });
+    soon(async {
+        while SockRef::from(&client_peer).send_out_of_band(b"!").is_err() {
             tokio::task::yield_now().await;
         }
-        sent += 1;
-        let tail = [9; 100_000];
-        let mut client_peer = client_peer;
-        soon(client_peer.write_all(&tail)).await.unwrap();
-        sent += tail.len();
+    })
+    .await;
+    soon(client_peer.write_all(&[9; 100_000])).await.unwrap();
+    let mut sent = before + 1 + 100_000;
+    // Whatever stops a read at the mark, what comes later gets the rest moving.
+    let nudge = async {
+        while !end_at_once && received.lock().unwrap().len() < before + 1 + 100_000 {
+            client_peer.write_all(&[9]).await.unwrap();
+            sent += 1;
+            tokio::task::yield_now().await;
+        }
         client_peer.shutdown().await.unwrap();
-        let all = soon(receiver).await.unwrap();
-        assert_eq!(all.len(), sent);
-        assert!(all[..before].iter().all(|&byte| byte == 7));
-        assert_eq!(all[before], b'!');
-        assert!(all[before + 1..].iter().all(|&byte| byte == 9));
-    }
+    };
+    soon(nudge).await;
+    soon(receiver).await.unwrap();
+    let all = received.lock().unwrap();
+    assert_eq!(all.len(), sent);
+    assert!(all[..before].iter().all(|&byte| byte == 7));
+    assert_eq!(all[before], b'!');
+    assert!(all[before + 1..].iter().all(|&byte| byte == 9));
 }

@@ -165,34 +165,46 @@ async fn a_remainder_is_delivered_first_and_its_end_is_passed_on_untold() {
 #[tokio::test]
 async fn a_leg_that_failed_can_be_replaced_and_gets_all_that_was_not_written() {
     for path in PATHS {
-        let (mut client, mut client_peer) = pair(Kind::Tcp).await;
-        let (mut host, host_peer) = tokio::io::duplex(8);
-        let counts = Counts::default();
-        let mut on_eof = |_| {};
-        let mut splice = Splice::new(path);
-        client_peer.write_all(b"eight---and more").await.unwrap();
-        let run = splice.run(client.leg(), Leg::Other(&mut host), &counts, &mut on_eof);
-        let vanish = async {
-            while moved(&counts).0 < 8 {
-                yield_now().await;
-            }
-            drop(host_peer);
-        };
-        // Its end is read, and then what it was to get cannot be written.
-        let (ended, ()) = soon(async { tokio::join!(run, vanish) }).await;
-        let failure = ended.unwrap_err();
-        assert_eq!((failure.side, failure.operation), (Side::Host, Operation::Write));
-        let mut remainder = splice.into_remainder().unwrap();
-        assert_eq!(remainder.to_host.bytes, b"and more");
-        remainder.to_client.end = End::Open;
-
-        let (host, mut host_peer) = pair(Kind::Tcp).await;
-        let session = Session::start_with(Splice::from_remainder(remainder, path), client, host);
-        let mut rest = [0; 8];
-        soon(host_peer.read_exact(&mut rest)).await.unwrap();
-        assert_eq!(&rest, b"and more");
-        host_peer.shutdown().await.unwrap();
-        client_peer.shutdown().await.unwrap();
-        session.ended().await.result.unwrap();
+        for written in [0, 8] {
+            replaces_a_leg_that_failed_after(written, path).await;
+        }
     }
+}
+
+async fn replaces_a_leg_that_failed_after(written: usize, path: Path) {
+    const MESSAGE: &[u8] = b"eight---and more";
+    let (mut client, mut client_peer) = pair(Kind::Tcp).await;
+    let (mut host, host_peer) = tokio::io::duplex(8);
+    let mut host_peer = Some(host_peer);
+    if written == 0 {
+        host_peer = None;
+    }
+    let counts = Counts::default();
+    let mut on_eof = |_| {};
+    let mut splice = Splice::new(path);
+    client_peer.write_all(MESSAGE).await.unwrap();
+    let run = splice.run(client.leg(), Leg::Other(&mut host), &counts, &mut on_eof);
+    let vanish = async {
+        while moved(&counts).0 < written as u64 {
+            yield_now().await;
+        }
+        drop(host_peer);
+    };
+    // Its end is read, and what it was to get cannot be written.
+    let (ended, ()) = soon(async { tokio::join!(run, vanish) }).await;
+    let failure = ended.unwrap_err();
+    assert_eq!((failure.side, failure.operation), (Side::Host, Operation::Write));
+    assert_eq!(moved(&counts).0, written as u64);
+    let mut remainder = splice.into_remainder().unwrap();
+    assert_eq!(remainder.to_host.bytes, MESSAGE[written..]);
+    remainder.to_client.end = End::Open;
+
+    let (host, mut host_peer) = pair(Kind::Tcp).await;
+    let session = Session::start_with(Splice::from_remainder(remainder, path), client, host);
+    let mut rest = vec![0; MESSAGE.len() - written];
+    soon(host_peer.read_exact(&mut rest)).await.unwrap();
+    assert_eq!(rest, MESSAGE[written..]);
+    host_peer.shutdown().await.unwrap();
+    client_peer.shutdown().await.unwrap();
+    session.ended().await.result.unwrap();
 }

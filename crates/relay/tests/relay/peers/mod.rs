@@ -36,12 +36,14 @@ impl TestRelay {
         TestRelay::with(|_| {})
     }
 
-    /// A relay with other settings than the default ones. A waiting client waits for longer than any test unless `change`
-    /// says otherwise.
+    /// A relay with other settings than the default ones. Nobody is sent away for taking too long unless `change` says
+    /// otherwise.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> TestRelay {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut config = Config { hosts: free, command: free, clients: free, ..Config::default() };
         config.limits.assign_timeout = DEADLINE * 10;
+        config.hello_timeout = DEADLINE * 10;
+        config.drain_timeout = DEADLINE * 10;
         change(&mut config);
         let relay = Relay::bind(config).unwrap();
         TestRelay {
