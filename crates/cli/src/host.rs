@@ -10,7 +10,7 @@ use tracing::info;
 use crate::args::HostArgs;
 use crate::demo;
 use crate::exit::{self, Exit};
-use crate::signals;
+use crate::signals::Leaving;
 
 /// How long the tasks of aborted sessions may take to drop what they hold.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,10 +48,18 @@ async fn serve(args: &HostArgs, handler: impl Handler, serves: &str) -> Exit {
             Err(error) => Err(exit::failure(&error.to_string())),
         }
     };
-    let listener = match signals::or_leave(listening, args.until_stdin_closes).await {
-        Some(Ok(listener)) => listener,
-        Some(Err(exit)) => return exit,
-        None => return Exit::Success,
+    let mut leaving = match Leaving::new(args.until_stdin_closes) {
+        Ok(leaving) => leaving,
+        Err(error) => return exit::failure(&format!("cannot listen for signals: {error}")),
+    };
+    let listener = tokio::select! {
+        biased;
+        // There is nothing to drain yet.
+        () = leaving.asked() => return Exit::Success,
+        listening = listening => match listening {
+            Ok(listener) => listener,
+            Err(exit) => return exit,
+        },
     };
     let serving = async {
         if let Err(error) = listener.serve(handler).await {
@@ -61,7 +69,7 @@ async fn serve(args: &HostArgs, handler: impl Handler, serves: &str) -> Exit {
         Exit::Success
     };
     let (drain, abort) = (|| listener.close(), || listener.abort());
-    signals::drain_on_signal(serving, drain, abort, args.until_stdin_closes).await
+    leaving.drain_on_signal(serving, drain, abort).await
 }
 
 /// Waits for the sessions that run, up to the drain timeout; then they are reset, so that no client takes half an answer for

@@ -6,11 +6,14 @@ use relayserver_relay::{Access, Config, Limits, Relay};
 
 use crate::args::RelayArgs;
 use crate::exit::{self, Exit};
-use crate::signals;
+use crate::signals::Leaving;
 
 /// Runs a relay until it is told to leave.
 pub(crate) async fn run(args: RelayArgs) -> Exit {
-    let until_stdin_closes = args.until_stdin_closes;
+    let mut leaving = match Leaving::new(args.until_stdin_closes) {
+        Ok(leaving) => leaving,
+        Err(error) => return exit::failure(&format!("cannot listen for signals: {error}")),
+    };
     let relay = match Relay::bind(config(args)) {
         Ok(relay) => relay,
         Err(error) => return exit::failure(&error.to_string()),
@@ -20,8 +23,7 @@ pub(crate) async fn run(args: RelayArgs) -> Exit {
         relay.run().await;
         Exit::Success
     };
-    signals::drain_on_signal(serving, || handle.drain(), || handle.abort(), until_stdin_closes)
-        .await
+    leaving.drain_on_signal(serving, || handle.drain(), || handle.abort()).await
 }
 
 fn config(args: RelayArgs) -> Config {

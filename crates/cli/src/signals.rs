@@ -1,6 +1,7 @@
 //! When to leave: the first Ctrl-C or SIGTERM asks for a drain, the second ends at once.
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -11,45 +12,50 @@ use crate::exit::Exit;
 /// How long an abort may take: nothing but drops is left to do.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs `serving` to its end. On the first signal `drain` is called and `serving` gets to finish; on the second `abort`, and
-/// it gets a moment. Where `until_stdin_closes`, the end of standard input counts as the first signal.
-pub(crate) async fn drain_on_signal(
-    serving: impl Future<Output = Exit>,
-    drain: impl FnOnce(),
-    abort: impl FnOnce(),
+/// Hears when the process is asked to leave. Made once, before there is anything to leave, so that no signal is missed.
+pub(crate) struct Leaving {
+    signals: Signals,
+    /// Whether the end of standard input counts as the first signal.
     until_stdin_closes: bool,
-) -> Exit {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => return crate::exit::failure(&format!("cannot listen for signals: {error}")),
-    };
-    tokio::pin!(serving);
-    tokio::select! {
-        exit = &mut serving => return exit,
-        _number = signals.next() => {}
-        () = stdin_closed(until_stdin_closes) => {}
-    }
-    drain();
-    tokio::select! {
-        exit = &mut serving => exit,
-        number = signals.next() => {
-            abort();
-            let _ended = timeout(ABORT_TIMEOUT, serving).await;
-            Exit::Signal(number)
-        }
-    }
 }
 
-/// Runs `starting` to its end, or gives `None` at the first signal: there is nothing to drain yet.
-pub(crate) async fn or_leave<T>(
-    starting: impl Future<Output = T>,
-    until_stdin_closes: bool,
-) -> Option<T> {
-    let mut signals = Signals::new().ok()?;
-    tokio::select! {
-        started = starting => Some(started),
-        _number = signals.next() => None,
-        () = stdin_closed(until_stdin_closes) => None,
+impl Leaving {
+    pub(crate) fn new(until_stdin_closes: bool) -> io::Result<Leaving> {
+        Ok(Leaving { signals: Signals::new()?, until_stdin_closes })
+    }
+
+    /// Resolves when the process is asked to leave.
+    pub(crate) async fn asked(&mut self) {
+        tokio::select! {
+            _number = self.signals.next() => {}
+            () = stdin_closed(self.until_stdin_closes) => {}
+        }
+    }
+
+    /// Runs `serving` to its end. On the first signal `drain` is called and `serving` gets to finish; on the second `abort`,
+    /// and it gets a moment.
+    pub(crate) async fn drain_on_signal(
+        &mut self,
+        serving: impl Future<Output = Exit>,
+        drain: impl FnOnce(),
+        abort: impl FnOnce(),
+    ) -> Exit {
+        tokio::pin!(serving);
+        tokio::select! {
+            biased;
+            () = self.asked() => {}
+            exit = &mut serving => return exit,
+        }
+        drain();
+        tokio::select! {
+            biased;
+            number = self.signals.next() => {
+                abort();
+                let _ended = timeout(ABORT_TIMEOUT, serving).await;
+                Exit::Signal(number)
+            }
+            exit = &mut serving => exit,
+        }
     }
 }
 
@@ -69,7 +75,7 @@ pub(crate) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    pub(crate) fn new() -> std::io::Result<Signals> {
+    pub(crate) fn new() -> io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
@@ -91,7 +97,7 @@ pub(crate) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    pub(crate) fn new() -> std::io::Result<Signals> {
+    pub(crate) fn new() -> io::Result<Signals> {
         Ok(Signals)
     }
 

@@ -11,7 +11,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,13 @@ fn session(relay: &Relay) -> TcpStream {
     client.write_all(b"up?\n").unwrap();
     expect(&mut client, b"up?\n");
     client
+}
+
+/// That a session was cut so that its client can tell: half an answer is not to be taken for a whole one.
+fn assert_reset(client: &mut TcpStream) {
+    let (said, error) = rest(client);
+    assert_eq!(said, b"");
+    assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::ConnectionReset));
 }
 
 /// A minute, so that a test in which the drain timeout strikes has failed long before.
@@ -88,7 +95,7 @@ fn a_relay_with_a_session_says_how_many_are_left_and_waits_for_them() {
     }
     assert!(
         TcpStream::connect(relay.clients)
-            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     );
     for client in &mut clients {
         client.shutdown(Shutdown::Write).unwrap();
@@ -122,7 +129,7 @@ fn a_second_signal_ends_a_relay_at_once() {
         relay.program.event("draining: waiting for sessions to end");
         relay.program.signal(signal);
         assert_eq!(relay.program.end_within(AT_ONCE).code(), Some(code));
-        rest(&mut client);
+        assert_reset(&mut client);
     }
 }
 
@@ -135,7 +142,7 @@ fn a_second_signal_ends_a_host_at_once() {
         host.program.line("how many are left", |line| line.contains("draining"));
         host.program.signal(signal);
         assert_eq!(host.program.end_within(AT_ONCE).code(), Some(code));
-        rest(&mut client);
+        assert_reset(&mut client);
     }
 }
 
@@ -149,7 +156,7 @@ fn after_the_drain_timeout_a_relay_ends_its_sessions_and_leaves() {
     assert_eq!(relay.program.end_within(AT_ONCE).code(), Some(0));
     assert!(signalled.elapsed() >= Duration::from_millis(300), "{:?}", signalled.elapsed());
     assert_eq!(relay.reason_of_session(1), "drained");
-    rest(&mut client);
+    assert_reset(&mut client);
 }
 
 #[test]
@@ -161,7 +168,7 @@ fn after_the_drain_timeout_a_host_ends_its_sessions_and_leaves() {
     host.program.signal(Signal::TERM);
     assert_eq!(host.program.end_within(AT_ONCE).code(), Some(0));
     assert!(signalled.elapsed() >= Duration::from_millis(300), "{:?}", signalled.elapsed());
-    rest(&mut client);
+    assert_reset(&mut client);
     relay.reason_of_session(1);
 }
 

@@ -51,7 +51,7 @@ fn a_relay_out_of_descriptors_says_so_once_does_not_spin_and_recovers() {
     let (spent, measured) = (processor_time(relay.program.pid()) - spent, started.elapsed());
     assert!(spent < measured / 10, "{spent:?} on a processor within {measured:?}");
     // One for each port on which somebody waits, and a few more as descriptors come and go.
-    assert!((1..=10).contains(&warnings()), "{} warnings:\n{}", warnings(), relay.program.said());
+    assert!((1..=4).contains(&warnings()), "{} warnings:\n{}", warnings(), relay.program.said());
 
     drop(silent);
     assert_eq!(relay.ask(b"recovered"), b"recovered");

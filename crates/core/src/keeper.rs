@@ -186,6 +186,8 @@ impl Keeper {
     /// The command channel was closed, failed, or said what cannot be understood. Idle channels stay.
     pub fn handle_command_lost(&mut self, now: Time) {
         if let Command::Up { since } = self.command {
+            // The next one may be another relay's, with the same ids for other channels.
+            self.early.clear();
             if now - since >= SETTLED {
                 self.command_losses = 0;
             }

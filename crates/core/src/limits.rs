@@ -41,7 +41,10 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub const KEEPALIVE_PROBES_MAX: u32 = 3;
 
 /// How long bytes on a command or idle channel may stay unacknowledged before the kernel calls it dead.
-pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
+///
+/// Where this is set the kernel no longer counts keepalive probes: the first one that stays unanswered after this long ends
+/// the connection. So it is what the probes come to: 60 s and 3 times 10 s.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The relay's caps and deadlines that its operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -120,17 +120,17 @@ impl Assignments {
         self.drive(&mut self.lock(), Input::ChannelIdle { channel, handle });
     }
 
-    /// Enters a client. It leaves the book when the guard is dropped, unless a session has it by then.
+    /// Enters a client. It leaves the book, and its session ends there, when the guard is dropped.
     pub(crate) fn client_arrived(
         self: &Arc<Self>,
         service: ServiceName,
         client: oneshot::Sender<Verdict>,
         stop: oneshot::Sender<Reason>,
-    ) -> ClientGuard {
+    ) -> SessionGuard {
         let session = SessionId(fastrand::u128(..));
         let input = Input::ClientArrived { session, service, client, stop };
         self.drive(&mut self.lock(), input);
-        ClientGuard { assignments: Arc::clone(self), session }
+        SessionGuard { assignments: Arc::clone(self), session }
     }
 
     pub(crate) fn client_finished(&self, session: SessionId) {
@@ -183,8 +183,8 @@ impl Assignments {
         loop {
             let nearer = self.timeout_nearer.notified();
             let due = self.lock().book.poll_timeout();
-            let due =
-                due.map(|due| tokio::time::Instant::from_std(self.started + due.since_start()));
+            // One beyond all clocks is none.
+            let due = due.and_then(|due| self.started.checked_add(due.since_start()));
             tokio::select! {
                 () = nearer => {}
                 () = sleep_until(due) => {
@@ -229,9 +229,9 @@ impl Assignments {
     }
 }
 
-async fn sleep_until(due: Option<tokio::time::Instant>) {
+async fn sleep_until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due).await,
+        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }
@@ -302,45 +302,28 @@ impl Drop for ChannelGuard {
     }
 }
 
-/// A client that stands in the book.
-pub(crate) struct ClientGuard {
-    assignments: Arc<Assignments>,
-    pub(crate) session: SessionId,
-}
-
-impl ClientGuard {
-    /// Takes the client out of the book, unless it was assigned meanwhile.
-    pub(crate) fn gone(&self) {
-        let input = Input::ClientGone { session: self.session };
-        self.assignments.drive(&mut self.assignments.lock(), input);
-    }
-
-    /// The client was assigned: from now on the session's end is what will be reported.
-    pub(crate) fn into_session(self) -> SessionGuard {
-        SessionGuard { assignments: Arc::clone(&self.assignments), session: self.session }
-    }
-}
-
-impl Drop for ClientGuard {
-    fn drop(&mut self) {
-        self.gone();
-    }
-}
-
-/// A session that stands in the book.
+/// A client that stands in the book, waiting or in a session. Whatever becomes of it, it is taken out when this is dropped.
 pub(crate) struct SessionGuard {
     assignments: Arc<Assignments>,
-    session: SessionId,
+    pub(crate) session: SessionId,
 }
 
 impl SessionGuard {
     pub(crate) fn assignments(&self) -> &Assignments {
         &self.assignments
     }
+
+    /// Takes the client out of the book, unless it was assigned meanwhile.
+    pub(crate) fn gone(&self) {
+        let input = Input::ClientGone { session: self.session };
+        self.assignments.drive(&mut self.assignments.lock(), input);
+    }
 }
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
+        // One of the two is news to the book: either it waits, or it runs.
+        self.gone();
         let input = Input::SessionEnded { session: self.session };
         self.assignments.drive(&mut self.assignments.lock(), input);
     }

@@ -26,20 +26,19 @@ pub(crate) struct Context {
     pub(crate) access: Access,
     pub(crate) hello_timeout: Duration,
     pub(crate) half_closed_timeout: Duration,
+    /// Drain has begun: whoever has not said hello is dropped.
+    pub(crate) leaving: CancellationToken,
+    /// Everything ends.
+    pub(crate) over: CancellationToken,
     /// What the answer calls `relay_port`.
     pub(crate) clients_port: u16,
 }
 
-/// Serves a connection on the host port. One that has not said hello when the relay is `leaving` is dropped.
-pub(crate) async fn serve(
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    context: Arc<Context>,
-    leaving: CancellationToken,
-) {
+/// Serves a connection on the host port.
+pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
     let welcomed = tokio::select! {
         welcomed = welcome(&mut stream, peer.ip(), &context) => welcomed,
-        () = leaving.cancelled() => return,
+        () = context.leaving.cancelled() => return,
     };
     let guard = match welcomed {
         Ok(guard) => guard,
@@ -54,7 +53,7 @@ pub(crate) async fn serve(
         }
     };
     if let Some(start) = idle(&stream, &guard, &context.assignments).await {
-        session::run(stream, start, context.half_closed_timeout).await;
+        session::run(stream, start, context.half_closed_timeout, &context.over).await;
     }
 }
 

@@ -5,21 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relayserver_core::{Reason, ServiceName, limits};
+use relayserver_transport::close_politely;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::assignment::{Assignments, Start, Verdict};
-use crate::{session, sockets};
+use crate::sockets;
 
 /// Serves a client that has just been accepted.
 pub(crate) async fn serve(
     client: TcpStream,
     client_addr: SocketAddr,
     assignments: Arc<Assignments>,
-    over: CancellationToken,
+    farewells: Arc<Farewells>,
 ) {
     sockets::prepare_client(&client);
     let (handle, mut verdict) = oneshot::channel();
@@ -37,7 +38,6 @@ pub(crate) async fn serve(
     };
     match verdict {
         Ok(Verdict::Assigned(assignment, channel)) => {
-            let guard = guard.into_session();
             // Where the channel's task is gone, the start is dropped here, and the guard reports the session's end.
             let start = Start { assignment, client, client_addr, client_was_reset, stop, guard };
             drop(channel.send(start));
@@ -48,13 +48,32 @@ pub(crate) async fn serve(
             match reason {
                 // Nobody is there to read an end; and too many are no time to be polite in.
                 Reason::ClientGone | Reason::ClientLimit | Reason::QueueFull => {}
-                _ => {
-                    let closing = session::close_politely(client, limits::LINGER_TIMEOUT);
-                    over.run_until_cancelled(closing).await;
-                }
+                _ => farewells.close(client).await,
             }
         }
         Err(_book_gone) => {}
+    }
+}
+
+/// The refused clients that are closed politely: bounded, and only while the relay lives.
+pub(crate) struct Farewells {
+    places: Semaphore,
+    over: CancellationToken,
+}
+
+impl Farewells {
+    /// Each takes a descriptor for two seconds at most; beyond this many, refused clients are just dropped.
+    const MAX: usize = 1024;
+
+    pub(crate) fn new(over: CancellationToken) -> Farewells {
+        Farewells { places: Semaphore::new(Farewells::MAX), over }
+    }
+
+    async fn close(&self, mut client: TcpStream) {
+        let Ok(_place) = self.places.try_acquire() else { return };
+        let bound = limits::LINGER_TIMEOUT;
+        let closing = close_politely(&mut client, bound, bound);
+        self.over.run_until_cancelled(closing).await;
     }
 }
 

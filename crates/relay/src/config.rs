@@ -116,6 +116,18 @@ impl Network {
     }
 }
 
+impl Network {
+    /// A network of IPv4 addresses mapped into IPv6 is the network of the IPv4 addresses.
+    fn to_canonical(self) -> Network {
+        match (self.address.to_canonical(), self.prefix_len.checked_sub(96)) {
+            (address @ IpAddr::V4(_), Some(prefix_len)) if self.address.is_ipv6() => {
+                Network { address, prefix_len }
+            }
+            _ => self,
+        }
+    }
+}
+
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix_len)
@@ -140,7 +152,7 @@ impl FromStr for Network {
         if prefix_len > longest {
             return Err(NetworkError::TooLong { text: text.to_owned(), longest });
         }
-        Ok(Network { address, prefix_len })
+        Ok(Network { address, prefix_len }.to_canonical())
     }
 }
 
@@ -181,6 +193,8 @@ mod tests {
         assert!(network("2001:db8::/32").contains(address("2001:db8:ffff::1")));
         assert!(!network("2001:db8::/32").contains(address("2001:db9::1")));
         assert!(network("::/0").contains(address("2001:db9::1")));
+        assert!(network("::ffff:10.0.0.0/104").contains(address("10.255.1.2")));
+        assert!(!network("::ffff:10.0.0.0/104").contains(address("11.0.0.1")));
         assert!(network("192.0.2.7").contains(address("192.0.2.7")));
         assert!(!network("192.0.2.7").contains(address("192.0.2.6")));
     }

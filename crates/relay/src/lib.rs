@@ -8,6 +8,7 @@ mod admission;
 mod assignment;
 mod channel;
 mod client;
+mod closing;
 mod command;
 mod config;
 mod drain;

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
@@ -17,6 +17,9 @@ use tracing::{debug, info, warn};
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How often it may be said that resources have run out.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
 /// Accepts on `listener` until `leaving`, and gives each connection to a task of `tasks` that runs `serve`.
 pub(crate) async fn accept<Fut>(
     listener: TcpListener,
@@ -28,6 +31,8 @@ pub(crate) async fn accept<Fut>(
     Fut: Future<Output = ()> + Send + 'static,
 {
     let mut pause = PAUSE_MIN;
+    let mut said: Option<Instant> = None;
+    let mut exhausted = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -35,14 +40,17 @@ pub(crate) async fn accept<Fut>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                if pause > PAUSE_MIN {
+                pause = PAUSE_MIN;
+                if std::mem::take(&mut exhausted) {
                     info!(listener = name, "accepting again");
-                    pause = PAUSE_MIN;
                 }
                 tasks.spawn(serve(stream, peer));
             }
             Err(error) if is_exhaustion(&error) => {
-                if pause == PAUSE_MIN {
+                // Where descriptors come and go, a line for each would be a flood.
+                if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) {
+                    said = Some(Instant::now());
+                    exhausted = true;
                     warn!(
                         listener = name,
                         error = %error,

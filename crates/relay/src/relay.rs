@@ -155,6 +155,8 @@ impl Relay {
             access: config.access.clone(),
             hello_timeout: config.hello_timeout,
             half_closed_timeout: config.half_closed_timeout,
+            leaving: shared.leaving.clone(),
+            over: shared.over.clone(),
             clients_port: clients_addr.port(),
         });
         let accepting = async {
@@ -184,9 +186,8 @@ impl Shared {
         listener: TcpListener,
         context: Arc<Context>,
     ) -> impl Future<Output = ()> {
-        let leaving = self.leaving.clone();
         self.accept(listener, "hosts", move |stream, peer| {
-            channel::serve(stream, peer, Arc::clone(&context), leaving.clone())
+            channel::serve(stream, peer, Arc::clone(&context))
         })
     }
 
@@ -203,9 +204,10 @@ impl Shared {
     }
 
     fn accept_clients(&self, listener: TcpListener) -> impl Future<Output = ()> {
-        let (assignments, over) = (Arc::clone(&self.assignments), self.over.clone());
+        let assignments = Arc::clone(&self.assignments);
+        let farewells = Arc::new(client::Farewells::new(self.over.clone()));
         self.accept(listener, "clients", move |stream, peer| {
-            client::serve(stream, peer, Arc::clone(&assignments), over.clone())
+            client::serve(stream, peer, Arc::clone(&assignments), Arc::clone(&farewells))
         })
     }
 

@@ -55,8 +55,9 @@ impl Listener {
             .thread_name("relayserver")
             .enable_all()
             .build()?;
-        let inner = runtime.block_on(builder.listen())?;
-        Ok(Listener { inner, background: Arc::new(Background(Some(runtime))) })
+        let background = Arc::new(Background(Some(runtime)));
+        let inner = background.block_on(builder.listen())?;
+        Ok(Listener { inner, background })
     }
 
     /// The next client. May be called from many threads at once; each session goes to one.

@@ -39,7 +39,10 @@ pub(crate) async fn run(
         _closed = &mut verdict => return,
     };
     let channel_id = answer.channel_id;
-    let clients = format!("{}:{}", answer.relay_host, answer.relay_port);
+    let clients = match answer.relay_host.contains(':') {
+        true => format!("[{}]:{}", answer.relay_host, answer.relay_port),
+        false => format!("{}:{}", answer.relay_host, answer.relay_port),
+    };
     report(&reports, Report::ChannelAnswered { slot, channel_id, clients }).await;
     if !idle(&stream, slot, &reports, verdict).await {
         return;

@@ -14,6 +14,7 @@ use relayserver_transport::{DialError, DialErrorKind, HostPort};
 use relayserver_wire::command::Announcement;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::channel::Open;
@@ -61,6 +62,8 @@ pub(crate) struct Driver {
     keeper: Keeper,
     /// Reaches the tasks of channels that no session has opened on. Dropping a sender closes the channel.
     channels: HashMap<Slot, oneshot::Sender<Open>>,
+    /// Those tasks, until they have handed their sessions on or ended without one.
+    tasks: TaskTracker,
     /// Until it leaves.
     sessions: Option<mpsc::Sender<Session>>,
     reports: mpsc::Receiver<Report>,
@@ -85,6 +88,7 @@ impl Driver {
             keeper: Keeper::new(shared.config.pool_size, Box::new(|| fastrand::u64(..))),
             shared,
             channels: HashMap::new(),
+            tasks: TaskTracker::new(),
             sessions: Some(sessions),
             reports,
             reporter,
@@ -125,11 +129,18 @@ impl Driver {
         self.perform();
         // Once the channels' tasks have ended too, the queue has an end: what is in it is still accepted.
         self.sessions = None;
+        self.tasks.close();
+        let tasks = self.tasks.clone();
         let mut sessions = shared.sessions.subscribe();
+        let mut last_gone = std::pin::pin!(async {
+            // A session whose channel was told to open is counted when the channel's task has ended, not before.
+            tasks.wait().await;
+            // The sender lives in `shared`, so this ends with the last session.
+            let _gone = sessions.wait_for(|sessions| *sessions == 0).await;
+        });
         loop {
             tokio::select! {
-                // The sender lives in `shared`, so this ends with the last session.
-                _gone = sessions.wait_for(|sessions| *sessions == 0) => break,
+                () = &mut last_gone => break,
                 Some(report) = self.reports.recv() => {
                     if let Report::Announced(announcement) = report {
                         self.announced(announcement);
@@ -155,7 +166,7 @@ impl Driver {
                     let Some(sessions) = self.sessions.clone() else { continue };
                     let (sender, verdict) = oneshot::channel();
                     self.channels.insert(slot, sender);
-                    tokio::spawn(channel::run(slot, shared, reporter, sessions, verdict));
+                    self.tasks.spawn(channel::run(slot, shared, reporter, sessions, verdict));
                 }
                 // A task that opened its session already, by the first byte, is not told again.
                 Output::Open(slot) => {

@@ -83,7 +83,7 @@ impl Session {
         let life = Arc::clone(&self.life);
         (
             ReadHalf { inner: reader, life: Arc::clone(&life) },
-            WriteHalf { inner: writer, _life: life },
+            WriteHalf { inner: Some(writer), life },
         )
     }
 
@@ -114,6 +114,23 @@ impl Drop for Session {
     }
 }
 
+impl WriteHalf {
+    fn inner(&mut self) -> &mut OwnedWriteHalf {
+        self.inner.as_mut().unwrap_or_else(|| unreachable!("taken only when dropped"))
+    }
+}
+
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take()
+            && self.life.settle(inner.as_ref())
+        {
+            // Else its own drop sends an end ahead of the reset.
+            inner.forget();
+        }
+    }
+}
+
 impl Drop for ReadHalf {
     fn drop(&mut self) {
         self.life.settle(self.inner.as_ref());
@@ -129,11 +146,14 @@ impl Life {
 impl Life {
     /// Decides how a connection that is being dropped ends. The client must not take half an answer for a whole one, so it
     /// ends with a reset where a panic or an abort drops it.
-    fn settle(&self, stream: &TcpStream) {
-        if std::thread::panicking() || self.shared.aborted.is_cancelled() {
+    /// `true` where that is a reset.
+    fn settle(&self, stream: &TcpStream) -> bool {
+        let resets = std::thread::panicking() || self.shared.aborted.is_cancelled();
+        if resets {
             self.set_reason(DropReason::Reset);
             reset_on_close(stream);
         }
+        resets
     }
 }
 
@@ -162,8 +182,9 @@ pub struct ReadHalf {
 /// Writes a session; dropping it is half-close. Made by [`Session::into_split`].
 #[derive(Debug)]
 pub struct WriteHalf {
-    inner: OwnedWriteHalf,
-    _life: Arc<Life>,
+    /// Taken when it is dropped.
+    inner: Option<OwnedWriteHalf>,
+    life: Arc<Life>,
 }
 
 impl AsyncRead for Session {
@@ -225,4 +246,4 @@ macro_rules! write_through {
 }
 
 write_through!(Session, |session| session.tcp_mut());
-write_through!(WriteHalf, |half| &mut half.inner);
+write_through!(WriteHalf, |half| half.inner());

@@ -1,6 +1,6 @@
 //! What a listener, its driver, its channels and its sessions share.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -43,9 +43,20 @@ pub(crate) struct Shared {
     /// How many sessions there are, accepted or not.
     pub(crate) sessions: watch::Sender<usize>,
     events: broadcast::Sender<Event>,
-    /// Sessions whose `Dropped` has not been sent.
-    open: Mutex<HashSet<SessionId>>,
+    open: Mutex<Open>,
 }
+
+/// The book of what watchers have been told.
+#[derive(Default)]
+struct Open {
+    /// Sessions whose `Dropped` has not been sent.
+    ids: HashSet<SessionId>,
+    /// Drops that were announced before their session's task came to open it: a client that comes and leaves at once.
+    early_drops: VecDeque<SessionId>,
+}
+
+/// A client that leaves at once is some microseconds ahead of its session's task.
+const EARLY_DROPS_MAX: usize = 64;
 
 impl Shared {
     pub(crate) fn new(config: Config) -> Shared {
@@ -60,7 +71,7 @@ impl Shared {
             accepted: Notify::new(),
             sessions: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENTS_MAX),
-            open: Mutex::new(HashSet::new()),
+            open: Mutex::new(Open::default()),
         }
     }
 
@@ -69,15 +80,29 @@ impl Shared {
     }
 
     pub(crate) fn session_opened(&self, id: SessionId) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         self.sessions.send_modify(|sessions| *sessions += 1);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         self.send(Event::Opened { id });
+        match open.early_drops.iter().position(|early| *early == id) {
+            Some(position) => {
+                open.early_drops.remove(position);
+                self.send(Event::Dropped { id, reason: DropReason::ClientLeft });
+            }
+            None => drop(open.ids.insert(id)),
+        }
     }
 
     /// Says that a session is dropped, unless that was said.
     pub(crate) fn session_dropped(&self, id: SessionId, reason: DropReason) {
-        if self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.ids.remove(&id) {
             self.send(Event::Dropped { id, reason });
+        } else if reason == DropReason::ClientLeft {
+            // Its task has not come to open it yet; or the id is another host's, or one that was dropped.
+            if open.early_drops.len() == EARLY_DROPS_MAX {
+                open.early_drops.pop_front();
+            }
+            open.early_drops.push_back(id);
         }
     }
 

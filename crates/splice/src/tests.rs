@@ -161,9 +161,10 @@ async fn without_a_pipe_to_be_had_bulk_is_copied() {
 
 #[test]
 fn at_most_16_idle_pipes_are_kept() {
-    let pool = pool(64);
+    // Not many more: an ordinary user may not have all that many, and other tests need some.
+    let pool = pool(20);
     let pipes: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
-    assert_eq!(pipes.len(), 64);
+    assert_eq!(pipes.len(), 20);
     drop(pipes);
     assert_eq!((pool.in_use(), pool.idle()), (0, 16));
 }

@@ -4,12 +4,14 @@
 //! or chooses a deadline: those who call say how long they want to wait.
 
 mod address;
+mod closing;
 mod dial;
 mod listen;
 pub mod options;
 mod stream;
 
 pub use address::{HostPort, InvalidHostPort};
+pub use closing::{acknowledged, close_politely};
 pub use dial::{DialError, DialErrorKind, dial, dial_from};
 pub use listen::listen;
-pub use stream::{Stream, abort, abort_on_close, shutdown_write};
+pub use stream::{Stream, abort};

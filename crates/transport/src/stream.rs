@@ -1,16 +1,15 @@
 //! A connection, whatever it goes over. TLS joins the others here when its turn comes.
 
-use std::io::{self, ErrorKind, IoSlice};
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+
+use crate::options::reset_on_close;
 
 /// A connection: ordered bytes both ways, with half-close.
 #[derive(Debug)]
@@ -36,24 +35,7 @@ impl Stream {
 
 /// Ends a connection with a RST: what is unsent is thrown away, and the peer can tell that it was no orderly end.
 pub fn abort(stream: TcpStream) {
-    abort_on_close(&stream);
-}
-
-/// Makes the connection's close an [`abort`], whoever it is that closes it.
-pub fn abort_on_close(stream: &TcpStream) {
-    // It fails only where the connection is gone already, and then there is nothing to abort.
-    let _set = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-}
-
-/// Sends our end and leaves the other direction open. That the peer has gone already is no error.
-///
-/// # Errors
-/// What the system says.
-pub fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
-    match SockRef::from(stream).shutdown(Shutdown::Write) {
-        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
-        done => done,
-    }
+    reset_on_close(&stream);
 }
 
 macro_rules! on_each {
@@ -108,6 +90,7 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::net::Ipv4Addr;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -131,18 +114,6 @@ mod tests {
         let (one, mut other) = pair().await;
         drop(one);
         assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_half_close_leaves_the_other_direction_open() {
-        let (one, mut other) = pair().await;
-        shutdown_write(&one).unwrap();
-        assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
-        other.write_all(b"answer").await.unwrap();
-        drop(other);
-        let mut received = Vec::new();
-        { one }.read_to_end(&mut received).await.unwrap();
-        assert_eq!(received, b"answer");
     }
 
     async fn passes_bytes_and_a_half_close(mut one: Stream, mut other: Stream) {

@@ -13,9 +13,10 @@ use crate::peers::{
 #[tokio::test]
 async fn with_no_session_a_drain_ends_at_once_and_closes_all() {
     let mut relay = TestRelay::start();
+    // The relay accepts in the order of arrival: it has this one when it has the next.
+    let mut nameless = silent(relay.hosts).await;
     let mut host = relay.host(1).await;
     let mut idle = host.idle_channels(&relay, 3).await;
-    let mut nameless = silent(relay.hosts).await;
     relay.handle().drain();
     relay.ended().await;
     for channel in &mut idle {
@@ -119,10 +120,10 @@ struct Held {
 
 impl Held {
     async fn by(relay: &TestRelay) -> Held {
+        let nameless = silent(relay.hosts).await;
         let mut host = relay.host(1).await;
         let (client, channel) = session(relay, &mut host).await;
         let idle = host.idle_channels(relay, 1).await.remove(0).stream;
-        let nameless = silent(relay.hosts).await;
         Held { session: (client, channel.stream), idle, nameless, command: host.command.stream }
     }
 

@@ -22,6 +22,9 @@ const LOG_LINE_MAX: u64 = 1024;
 /// output and not a reset.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a client may take to read what a program that has ended left in its pipe: at most 64 KiB and a buffer more.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Runs a program for each session: its standard input and output are the session, its standard error goes to the log.
 ///
 /// The client's end is the end of the program's input. The session ends with the program, and the program with the session: it
@@ -60,7 +63,15 @@ impl Exec {
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(io::Error::other("no pipes to the program"));
         };
-        Ok((Program { child, stdio: Stdinout { stdin: Some(stdin), stdout } }, stderr))
+        #[cfg(unix)]
+        let group = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        let program = Program {
+            child,
+            #[cfg(unix)]
+            group,
+            stdio: Stdinout { stdin: Some(stdin), stdout },
+        };
+        Ok((program, stderr))
     }
 }
 
@@ -75,8 +86,14 @@ impl Handler for Exec {
                 return Ok(());
             }
         };
-        let logged = log_lines(stderr, id);
-        let (ended, ()) = tokio::join!(program.serve(session), logged);
+        let mut logged = std::pin::pin!(log_lines(stderr, id));
+        let mut served = std::pin::pin!(program.serve(session));
+        let ended = tokio::select! {
+            ended = &mut served => ended,
+            () = &mut logged => served.await,
+        };
+        // What has left the program's group may hold its standard error open for ever.
+        let _logged = timeout(LINGER_TIMEOUT, logged).await;
         let status = ended?;
         debug!(session.id = %id, program = ?self.program, %status, "program ended");
         Ok(())
@@ -86,6 +103,9 @@ impl Handler for Exec {
 /// A running program and the pipes to it. On Unix its process group is killed when this is dropped.
 struct Program {
     child: Child,
+    /// Until it was killed. A program that has ended no longer knows its id, but what it started may run on.
+    #[cfg(unix)]
+    group: Option<rustix::process::Pid>,
     stdio: Stdinout,
 }
 
@@ -106,11 +126,13 @@ impl Program {
         let delivered = match both {
             Some(spliced) => spliced,
             None => {
-                // The program has ended; what it has written is still to be handed over.
+                // The program has ended; what it has written is still to be handed over. What has left its group may
+                // hold its output open for ever.
                 self.kill_group();
                 splice.abandon(Side::Client);
                 let (client, host) = (Leg::Tcp(session.tcp()), Leg::Other(&mut self.stdio));
-                splice.run(client, host, &counts, &mut on_eof).await
+                let rest = splice.run(client, host, &counts, &mut on_eof);
+                timeout(OUTPUT_TIMEOUT, rest).await?
             }
         };
         match delivered {
@@ -126,9 +148,7 @@ impl Program {
 
     fn kill_group(&mut self) {
         #[cfg(unix)]
-        if let Some(group) =
-            self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
-        {
+        if let Some(group) = self.group.take() {
             // What has ended already cannot be killed.
             let _killed = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
@@ -169,12 +189,6 @@ struct Stdinout {
     stdout: ChildStdout,
 }
 
-impl Stdinout {
-    fn stdin(&mut self) -> io::Result<Pin<&mut ChildStdin>> {
-        self.stdin.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
 impl AsyncRead for Stdinout {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -191,7 +205,15 @@ impl AsyncWrite for Stdinout {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stdin()?.poll_write(cx, buf)
+        let Some(stdin) = &mut self.stdin else { return Poll::Ready(Ok(buf.len())) };
+        match Pin::new(stdin).poll_write(cx, buf) {
+            // The program wants no more input. That is its right, and no reason to lose its output.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.stdin = None;
+                Poll::Ready(Ok(buf.len()))
+            }
+            written => written,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

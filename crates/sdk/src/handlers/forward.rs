@@ -5,9 +5,12 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
+use relayserver_core::limits;
 use relayserver_splice::{Counts, Failure, Leg, Path, Splice};
-use relayserver_transport::{HostPort, Stream, dial};
+use relayserver_transport::options::reset_on_close;
+use relayserver_transport::{HostPort, Stream, acknowledged, dial};
 use thiserror::Error;
+use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -47,19 +50,47 @@ impl Handler for Forward {
                 return Ok(());
             }
         };
+        let mut server_ends = ServerEnds { server: &server, in_order: false };
         let spliced = {
             let mut splice = Splice::new(Path::Auto);
             let counts = Counts::default();
             let (client, host) = (Leg::Tcp(session.tcp()), leg(&server));
             splice.run(client, host, &counts, &mut |_| {}).await
         };
-        if let Err(Failure { side, operation, error }) = spliced {
-            debug!(session.id = %session.id(), leg = ?side, ?operation, %error, "session aborted");
-            // An abort on one leg is an abort on the other.
-            server.abort();
-            session.reset();
+        match spliced {
+            Ok(()) => {
+                // A reader may take longer over the last bytes than the kernel gives a connection that was closed.
+                let settled = acknowledged_by_both(session.tcp(), &server);
+                if timeout(limits::HALF_CLOSED_TIMEOUT, settled).await.is_ok() {
+                    server_ends.in_order = true;
+                } else {
+                    session.reset();
+                }
+            }
+            Err(Failure { side, operation, error }) => {
+                debug!(session.id = %session.id(), leg = ?side, ?operation, %error, "session aborted");
+                // An abort on one leg is an abort on the other.
+                session.reset();
+            }
         }
         Ok(())
+    }
+}
+
+/// Decides how the server's connection ends: with a reset, unless both sides have ended in order. So it does, too, where
+/// the serving is cut short, and the server does not take half a request for a whole one.
+struct ServerEnds<'a> {
+    server: &'a Stream,
+    in_order: bool,
+}
+
+impl Drop for ServerEnds<'_> {
+    fn drop(&mut self) {
+        match self.server {
+            Stream::Tcp(stream) if !self.in_order => reset_on_close(stream),
+            // A Unix socket knows no reset.
+            _ => {}
+        }
     }
 }
 
@@ -75,6 +106,16 @@ impl Target {
                 timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await?.map(Stream::Unix)
             }
         }
+    }
+}
+
+async fn acknowledged_by_both(session: &TcpStream, server: &Stream) {
+    acknowledged(session).await;
+    match server {
+        Stream::Tcp(stream) => acknowledged(stream).await,
+        // What was written to a Unix socket is the reader's already.
+        #[cfg(unix)]
+        Stream::Unix(_) => {}
     }
 }
 

@@ -1,0 +1,111 @@
+//! How a session's two connections are closed: an end for an end, an abort for an abort, and never over bytes that somebody
+//! still has to get.
+
+use std::time::Duration;
+
+use relayserver_core::{Reason, limits};
+use relayserver_splice::{Counts, Leg, Side, Splice};
+use relayserver_transport::options::reset_on_close;
+use relayserver_transport::{acknowledged, close_politely};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+/// The two connections of a session.
+pub(crate) struct Legs {
+    client: Held,
+    host: Held,
+}
+
+/// A connection that is reset when it is dropped before it was settled, by a panic or with its task: nobody must take half an
+/// answer for a whole one.
+struct Held {
+    stream: TcpStream,
+    settled: bool,
+}
+
+impl Legs {
+    pub(crate) fn new(client: TcpStream, host: TcpStream) -> Legs {
+        let held = |stream| Held { stream, settled: false };
+        Legs { client: held(client), host: held(host) }
+    }
+
+    pub(crate) fn client(&self) -> Leg<'_> {
+        Leg::Tcp(&self.client.stream)
+    }
+
+    pub(crate) fn host(&self) -> Leg<'_> {
+        Leg::Tcp(&self.host.stream)
+    }
+
+    /// Closes both in the way that `reason` asks for. What was sent is waited for, as long as its reader makes progress or
+    /// `bound` allows; dropping the future resets what is not settled.
+    pub(crate) async fn close(
+        mut self,
+        reason: Reason,
+        splice: Splice,
+        counts: &Counts,
+        bound: Duration,
+    ) {
+        match reason {
+            Reason::Finished => {
+                let both = async {
+                    tokio::join!(self.client.acknowledged(), self.host.acknowledged());
+                };
+                // A leg that is not settled by then is reset.
+                let _settled = timeout(bound, both).await;
+            }
+            Reason::HostLost => self.deliver_last_word(splice, counts, bound).await,
+            // Neither is settled: both are reset.
+            _ => {}
+        }
+    }
+
+    /// The client still gets all that its lost host had sent, and the end of it.
+    async fn deliver_last_word(self, mut splice: Splice, counts: &Counts, bound: Duration) {
+        splice.abandon(Side::Client);
+        let delivered = {
+            let mut told_already = |_| {};
+            let rest = splice.run(self.client(), self.host(), counts, &mut told_already);
+            tokio::select! {
+                rest = rest => rest.is_ok(),
+                () = still(counts, bound) => false,
+            }
+        };
+        let Legs { mut client, host } = self;
+        drop(host);
+        if delivered {
+            // It may take its time to read, and go on sending meanwhile.
+            let (silence, bound) = (limits::LINGER_TIMEOUT, limits::DELIVERY_TIMEOUT);
+            close_politely(&mut client.stream, silence, bound).await;
+            client.settled = true;
+        }
+    }
+}
+
+impl Held {
+    async fn acknowledged(&mut self) {
+        acknowledged(&self.stream).await;
+        self.settled = true;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.settled {
+            reset_on_close(&self.stream);
+        }
+    }
+}
+
+/// Resolves when nothing has moved for `bound`.
+pub(crate) async fn still(counts: &Counts, bound: Duration) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let moved = || (counts.to_host.load(Relaxed), counts.to_client.load(Relaxed));
+    loop {
+        let before = moved();
+        sleep(bound).await;
+        if moved() == before {
+            return;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Everybody who comes through the relay hears what the others say, a line at a time.
+//!
+//!     cargo run -p relayserver --example chat [RELAY [DPORT [CPORT]]]
+//!
+//! Nobody waits for a slow reader: each client has a bounded queue, and one whose queue is full is dropped.
+
+#![allow(clippy::print_stderr, reason = "an example talks to who runs it")]
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use relayserver::{Error, Listener, Session, SessionId};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+
+/// How many lines a client may be behind.
+const QUEUE_MAX: usize = 64;
+
+/// A longer line is cut in pieces.
+const LINE_MAX: u64 = 1024;
+
+/// Who is here. Cheap to clone; all clones are the same room.
+#[derive(Clone, Default)]
+struct Room(Arc<Mutex<HashMap<SessionId, mpsc::Sender<Arc<str>>>>>);
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let mut args = std::env::args().skip(1);
+    let relay = args.next().unwrap_or_else(|| "localhost".to_owned());
+    let data_port = args.next().unwrap_or_else(|| "8000".to_owned());
+    let command_port = args.next().and_then(|port| port.parse().ok()).unwrap_or(8001);
+
+    let builder = Listener::builder(format!("{relay}:{data_port}")).command_port(command_port);
+    let listener = builder.listen().await?;
+    eprintln!("{}", listener.status().get());
+    let room = Room::default();
+    listener
+        .serve(move |session| {
+            let room = room.clone();
+            async move { room.host(session).await }
+        })
+        .await
+}
+
+impl Room {
+    /// Hosts one client from its arrival to its end.
+    async fn host(&self, session: Session) -> io::Result<()> {
+        let id = session.id();
+        let (reader, mut writer) = session.into_split();
+        let (queue, mut lines) = mpsc::channel::<Arc<str>>(QUEUE_MAX);
+        self.with(|clients| clients.insert(id, queue));
+        self.say(id, &format!("* {id} came\n"));
+        let written = async {
+            // Ends when the room drops the queue's other end.
+            while let Some(line) = lines.recv().await {
+                writer.write_all(line.as_bytes()).await?;
+            }
+            io::Result::Ok(())
+        };
+        let outcome = tokio::select! {
+            listened = self.listen(id, BufReader::new(reader)) => listened,
+            written = written => written,
+        };
+        self.with(|clients| clients.remove(&id));
+        self.say(id, &format!("* {id} left\n"));
+        outcome
+    }
+
+    async fn listen(
+        &self,
+        id: SessionId,
+        mut reader: impl AsyncBufReadExt + Unpin,
+    ) -> io::Result<()> {
+        let mut line = Vec::new();
+        while (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line).await? > 0 {
+            let text = String::from_utf8_lossy(&line);
+            self.say(id, &format!("{id}: {}\n", text.trim_end()));
+            line.clear();
+        }
+        Ok(())
+    }
+
+    /// Tells everybody else. Who cannot keep up is dropped.
+    fn say(&self, from: SessionId, line: &str) {
+        let line: Arc<str> = line.into();
+        self.with(|clients| {
+            clients.retain(|id, queue| *id == from || queue.try_send(Arc::clone(&line)).is_ok());
+        });
+    }
+
+    fn with<T>(
+        &self,
+        change: impl FnOnce(&mut HashMap<SessionId, mpsc::Sender<Arc<str>>>) -> T,
+    ) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
