@@ -19,12 +19,13 @@ use crate::config::Access;
 use crate::handshake::{self, Rejection};
 use crate::{session, sockets};
 
-/// What every data channel needs to know about its relay.
+/// What every connection of a host needs to know about its relay.
 pub(crate) struct Context {
     pub(crate) assignments: Arc<Assignments>,
     pub(crate) places: Arc<Places>,
     pub(crate) access: Access,
     pub(crate) hello_timeout: Duration,
+    pub(crate) user_timeout: Duration,
     pub(crate) half_closed_timeout: Duration,
     /// Drain has begun: whoever has not said hello is dropped.
     pub(crate) leaving: CancellationToken,
@@ -67,7 +68,7 @@ async fn welcome(
         let detail = "name its network with --v1-allow to accept it".to_owned();
         return Err(Rejection { reason: Reason::NetworkNotAllowed, detail });
     }
-    sockets::prepare_waiting(stream);
+    sockets::prepare_waiting(stream, context.user_timeout);
     handshake::read_hello(stream, peer, &context.places, context.hello_timeout).await?;
     let host = HostKey::from_address(peer);
     let guard = context

@@ -8,7 +8,6 @@ use relayserver_splice::{Counts, Leg, Side, Splice};
 use relayserver_transport::options::reset_on_close;
 use relayserver_transport::{acknowledged, close_politely};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
 
 /// The two connections of a session.
 pub(crate) struct Legs {
@@ -37,8 +36,8 @@ impl Legs {
         Leg::Tcp(&self.host.stream)
     }
 
-    /// Closes both in the way that `reason` asks for. What was sent is waited for, as long as its reader makes progress or
-    /// `bound` allows; dropping the future resets what is not settled.
+    /// Closes both in the way that `reason` asks for. What was sent is waited for; `bound` is how long a client may
+    /// take none of its lost host's last bytes. Dropping the future resets what is not settled.
     pub(crate) async fn close(
         mut self,
         reason: Reason,
@@ -48,11 +47,9 @@ impl Legs {
     ) {
         match reason {
             Reason::Finished => {
-                let both = async {
-                    tokio::join!(self.client.acknowledged(), self.host.acknowledged());
-                };
-                // A leg that is not settled by then is reset.
-                let _settled = timeout(bound, both).await;
+                // No deadline of ours: who does not read may take as long as it likes, and who is gone is given up by the
+                // kernel.
+                tokio::join!(self.client.acknowledged(), self.host.acknowledged());
             }
             Reason::HostLost => self.deliver_last_word(splice, counts, bound).await,
             // Neither is settled: both are reset.
@@ -68,7 +65,7 @@ impl Legs {
             let rest = splice.run(self.client(), self.host(), counts, &mut told_already);
             tokio::select! {
                 rest = rest => rest.is_ok(),
-                () = still(counts, bound) => false,
+                () = counts.unchanged_for(bound) => false,
             }
         };
         let Legs { mut client, host } = self;
@@ -93,19 +90,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         if !self.settled {
             reset_on_close(&self.stream);
-        }
-    }
-}
-
-/// Resolves when nothing has moved for `bound`.
-pub(crate) async fn still(counts: &Counts, bound: Duration) {
-    use std::sync::atomic::Ordering::Relaxed;
-    let moved = || (counts.to_host.load(Relaxed), counts.to_client.load(Relaxed));
-    loop {
-        let before = moved();
-        sleep(bound).await;
-        if moved() == before {
-            return;
         }
     }
 }

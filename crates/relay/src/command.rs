@@ -11,36 +11,29 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::assignment::{Assignments, CommandHandle};
-use crate::config::Access;
+use crate::assignment::CommandHandle;
+use crate::channel::Context;
 use crate::sockets;
 
-/// Serves a connection on the command port until it ends or `over`.
-pub(crate) async fn serve(
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    access: Access,
-    assignments: Arc<Assignments>,
-    over: CancellationToken,
-) {
-    if !access.allows(peer.ip()) {
+/// Serves a connection on the command port until it ends or the relay is over.
+pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
+    if !context.access.allows(peer.ip()) {
         info!(host.addr = %peer, reason = %Reason::NetworkNotAllowed, "command channel rejected");
         return;
     }
-    sockets::prepare_waiting(&stream);
+    sockets::prepare_waiting(&stream, context.user_timeout);
     let (announcements, queue) = mpsc::channel(limits::ANNOUNCEMENTS_MAX);
     let overflow = Arc::new(Notify::new());
     let handle = CommandHandle { announcements, overflow: Arc::clone(&overflow) };
-    let _guard = assignments.command_up(HostKey::from_address(peer.ip()), handle);
+    let _guard = context.assignments.command_up(HostKey::from_address(peer.ip()), handle);
     let (reader, writer) = stream.split();
     let reason = tokio::select! {
         reason = announce(queue, writer) => reason,
         reason = silence(reader) => reason,
         () = overflow.notified() => Reason::CommandStuck,
-        () = over.cancelled() => Reason::Draining,
+        () = context.over.cancelled() => Reason::Draining,
     };
     debug!(host.addr = %peer, %reason, "command channel ended");
 }

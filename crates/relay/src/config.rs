@@ -28,6 +28,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a connection may take to say hello.
     pub hello_timeout: Duration,
+    /// How long a host may leave bytes on a waiting connection unacknowledged, keepalive probes included.
+    pub user_timeout: Duration,
     /// How long a session with one finished side may be silent.
     pub half_closed_timeout: Duration,
     /// Where to write what the book was told and answered, for a replay.
@@ -45,6 +47,7 @@ impl Default for Config {
             limits: Limits::default(),
             drain_timeout: Duration::from_secs(10),
             hello_timeout: limits::HELLO_TIMEOUT,
+            user_timeout: limits::USER_TIMEOUT,
             half_closed_timeout: limits::HALF_CLOSED_TIMEOUT,
             record: None,
         }

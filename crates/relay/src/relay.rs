@@ -152,8 +152,9 @@ impl Relay {
         let context = Arc::new(Context {
             assignments: Arc::clone(&shared.assignments),
             places: Arc::new(Places::new(&config.limits)),
-            access: config.access.clone(),
+            access: config.access,
             hello_timeout: config.hello_timeout,
+            user_timeout: config.user_timeout,
             half_closed_timeout: config.half_closed_timeout,
             leaving: shared.leaving.clone(),
             over: shared.over.clone(),
@@ -161,8 +162,8 @@ impl Relay {
         });
         let accepting = async {
             tokio::join!(
-                shared.accept_channels(hosts, context),
-                shared.accept_commands(command, config.access),
+                shared.accept_channels(hosts, Arc::clone(&context)),
+                shared.accept_commands(command, context),
                 shared.accept_clients(clients),
             );
         };
@@ -194,12 +195,10 @@ impl Shared {
     fn accept_commands(
         &self,
         listener: TcpListener,
-        access: crate::Access,
+        context: Arc<Context>,
     ) -> impl Future<Output = ()> {
-        let (assignments, over) = (Arc::clone(&self.assignments), self.over.clone());
         self.accept(listener, "command", move |stream, peer| {
-            let (access, assignments) = (access.clone(), Arc::clone(&assignments));
-            command::serve(stream, peer, access, assignments, over.clone())
+            command::serve(stream, peer, Arc::clone(&context))
         })
     }
 

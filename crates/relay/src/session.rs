@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::assignment::Start;
-use crate::closing::{Legs, still};
+use crate::closing::Legs;
 use crate::sockets;
 
 /// Runs the session that `start` describes over `host`, to its end. When the relay is `over`, nothing is waited for.
@@ -75,7 +75,7 @@ fn reason_of(ended: Result<(), Failure>) -> Reason {
 /// Resolves when the session is half-closed and nothing has moved for `bound`. Holds no timer before that.
 async fn silence(half_closed: &Notify, counts: &Counts, bound: Duration) {
     half_closed.notified().await;
-    still(counts, bound).await;
+    counts.unchanged_for(bound).await;
 }
 
 fn report(assignment: &Assignment, client_addr: SocketAddr, counts: &Counts, reason: Reason) {

@@ -15,9 +15,9 @@ const KEEPALIVE: Keepalive = Keepalive {
 };
 
 /// For command channels and data channels without a session: what is dead is to be noticed, and NATs kept awake.
-pub(crate) fn prepare_waiting(stream: &TcpStream) {
+pub(crate) fn prepare_waiting(stream: &TcpStream, user_timeout: Duration) {
     log_failure(options::set_keepalive(stream, KEEPALIVE));
-    set_user_timeout(stream, Some(limits::USER_TIMEOUT));
+    set_user_timeout(stream, Some(user_timeout));
 }
 
 /// For a data channel that gets a session: a peer that does not read for as long as it likes is not dead.

@@ -6,7 +6,11 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use crate::direction::{Crossing, Direction};
 use crate::failure::{Failure, Side};
@@ -40,6 +44,23 @@ pub struct Counts {
     pub to_host: AtomicU64,
     /// Bytes written to the client leg.
     pub to_client: AtomicU64,
+}
+
+impl Counts {
+    /// Resolves when nothing was written to either leg for `bound`: between once and twice that after the last byte. Holds
+    /// one timer meanwhile.
+    ///
+    /// Cancel safe.
+    pub async fn unchanged_for(&self, bound: Duration) {
+        let moved = || (self.to_host.load(Relaxed), self.to_client.load(Relaxed));
+        loop {
+            let before = moved();
+            sleep(bound).await;
+            if moved() == before {
+                return;
+            }
+        }
+    }
 }
 
 impl Splice {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use relayserver_core::limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -181,10 +180,9 @@ async fn when_a_host_vanishes_in_the_middle_of_a_thousand_sessions_all_end() {
     relay.until_empty().await;
 }
 
-/// Takes as long as bytes on a command channel may stay unread before the system calls it dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_does_not_read_its_announcements_loses_its_command_channel_and_nothing_else() {
-    let relay = TestRelay::start();
+    let relay = TestRelay::with(|config| config.user_timeout = Duration::from_secs(2));
     let mut reading = relay.host(2).await;
     let (mut client, mut channel) = session(&relay, &mut reading).await;
 
@@ -198,7 +196,7 @@ async fn a_host_that_does_not_read_its_announcements_loses_its_command_channel_a
         reset(client);
         relay.until_sessions(2).await;
     }
-    relay.until_within(limits::USER_TIMEOUT * 2, "the channel is lost", |it| it.hosts == 1).await;
+    relay.until("the channel is lost", |it| it.hosts == 1).await;
     echo(&mut client, &mut channel.stream).await;
     echo(&mut stuck_client, &mut stuck_channel.stream).await;
     drop((stuck_client, stuck_channel));

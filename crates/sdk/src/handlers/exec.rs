@@ -10,6 +10,7 @@ use std::time::Duration;
 use relayserver_splice::{Counts, Leg, Path, Side, Splice};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -22,7 +23,7 @@ const LOG_LINE_MAX: u64 = 1024;
 /// output and not a reset.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client may take to read what a program that has ended left in its pipe: at most 64 KiB and a buffer more.
+/// How long a client may take nothing of what a program that has ended left in its pipe, or its pipe stay open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a program for each session: its standard input and output are the session, its standard error goes to the log.
@@ -86,14 +87,11 @@ impl Handler for Exec {
                 return Ok(());
             }
         };
-        let mut logged = std::pin::pin!(log_lines(stderr, id));
-        let mut served = std::pin::pin!(program.serve(session));
-        let ended = tokio::select! {
-            ended = &mut served => ended,
-            () = &mut logged => served.await,
-        };
+        let mut logging = JoinSet::new();
+        logging.spawn(log_lines(stderr, id));
+        let ended = program.serve(session).await;
         // What has left the program's group may hold its standard error open for ever.
-        let _logged = timeout(LINGER_TIMEOUT, logged).await;
+        let _logged = timeout(LINGER_TIMEOUT, logging.join_next()).await;
         let status = ended?;
         debug!(session.id = %id, program = ?self.program, %status, "program ended");
         Ok(())
@@ -124,7 +122,7 @@ impl Program {
             }
         };
         let delivered = match both {
-            Some(spliced) => spliced,
+            Some(spliced) => Some(spliced),
             None => {
                 // The program has ended; what it has written is still to be handed over. What has left its group may
                 // hold its output open for ever.
@@ -132,13 +130,16 @@ impl Program {
                 splice.abandon(Side::Client);
                 let (client, host) = (Leg::Tcp(session.tcp()), Leg::Other(&mut self.stdio));
                 let rest = splice.run(client, host, &counts, &mut on_eof);
-                timeout(OUTPUT_TIMEOUT, rest).await?
+                tokio::select! {
+                    rest = rest => Some(rest),
+                    () = counts.unchanged_for(OUTPUT_TIMEOUT) => None,
+                }
             }
         };
         match delivered {
-            Ok(()) => linger(&mut session).await,
-            Err(failure) => {
-                debug!(session.id = %session.id(), ?failure, "session aborted");
+            Some(Ok(())) => linger(&mut session).await,
+            unfinished => {
+                debug!(session.id = %session.id(), ?unfinished, "session aborted");
                 session.reset();
             }
         }

@@ -5,7 +5,6 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use relayserver_core::limits;
 use relayserver_splice::{Counts, Failure, Leg, Path, Splice};
 use relayserver_transport::options::reset_on_close;
 use relayserver_transport::{HostPort, Stream, acknowledged, dial};
@@ -60,12 +59,9 @@ impl Handler for Forward {
         match spliced {
             Ok(()) => {
                 // A reader may take longer over the last bytes than the kernel gives a connection that was closed.
-                let settled = acknowledged_by_both(session.tcp(), &server);
-                if timeout(limits::HALF_CLOSED_TIMEOUT, settled).await.is_ok() {
-                    server_ends.in_order = true;
-                } else {
-                    session.reset();
-                }
+                // And one that is gone is given up by the kernel.
+                acknowledged_by_both(session.tcp(), &server).await;
+                server_ends.in_order = true;
             }
             Err(Failure { side, operation, error }) => {
                 debug!(session.id = %session.id(), leg = ?side, ?operation, %error, "session aborted");
