@@ -300,7 +300,7 @@ async fn status_says_what_went_wrong_and_when_the_next_try_is() {
 
 #[tokio::test]
 async fn a_session_that_opens_while_the_listener_closes_counts_until_it_has_ended() {
-    for ticks in 0..60 {
+    for ticks in 0..250 {
         let relay = Relay::bind().await;
         let (listener, mut command, _data) = relay.accepted(1).await;
         command.write_all(&open(1)).await.unwrap();
