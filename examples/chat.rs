@@ -12,17 +12,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use relayserver::{Error, Listener, Session, SessionId};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-/// How many lines a client may be behind.
-const QUEUE_MAX: usize = 64;
+/// How many lines a client may be behind: 1 MiB of the longest. A sender in a hurry says about a hundred before anybody else gets
+/// a turn.
+const QUEUE_MAX: usize = 1024;
 
 /// A longer line is cut in pieces.
 const LINE_MAX: u64 = 1024;
 
 /// Who is here. Cheap to clone; all clones are the same room.
 #[derive(Clone, Default)]
-struct Room(Arc<Mutex<HashMap<SessionId, mpsc::Sender<Arc<str>>>>>);
+struct Room(Arc<Mutex<HashMap<SessionId, Client>>>);
+
+/// How the room reaches a client. Dropping it ends the client's session, also while a write to it is stuck.
+struct Client {
+    queue: mpsc::Sender<Arc<str>>,
+    _stays: oneshot::Sender<()>,
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -49,10 +56,10 @@ impl Room {
         let id = session.id();
         let (reader, mut writer) = session.into_split();
         let (queue, mut lines) = mpsc::channel::<Arc<str>>(QUEUE_MAX);
-        self.with(|clients| clients.insert(id, queue));
+        let (stays, dropped) = oneshot::channel();
+        self.with(|clients| clients.insert(id, Client { queue, _stays: stays }));
         self.say(id, &format!("* {id} came\n"));
         let written = async {
-            // Ends when the room drops the queue's other end.
             while let Some(line) = lines.recv().await {
                 writer.write_all(line.as_bytes()).await?;
             }
@@ -61,6 +68,7 @@ impl Room {
         let outcome = tokio::select! {
             listened = self.listen(id, BufReader::new(reader)) => listened,
             written = written => written,
+            _too_slow = dropped => Err(io::Error::other("too slow")),
         };
         self.with(|clients| clients.remove(&id));
         self.say(id, &format!("* {id} left\n"));
@@ -85,14 +93,13 @@ impl Room {
     fn say(&self, from: SessionId, line: &str) {
         let line: Arc<str> = line.into();
         self.with(|clients| {
-            clients.retain(|id, queue| *id == from || queue.try_send(Arc::clone(&line)).is_ok());
+            clients.retain(|id, client| {
+                *id == from || client.queue.try_send(Arc::clone(&line)).is_ok()
+            });
         });
     }
 
-    fn with<T>(
-        &self,
-        change: impl FnOnce(&mut HashMap<SessionId, mpsc::Sender<Arc<str>>>) -> T,
-    ) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut HashMap<SessionId, Client>) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

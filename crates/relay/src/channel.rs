@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use relayserver_core::{HostKey, Reason, ServiceName};
 use relayserver_wire::hello::Answer;
@@ -10,30 +9,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::admission::Places;
 use crate::assignment::{Assignments, ChannelGuard, Start};
-use crate::config::Access;
+use crate::context::Context;
 use crate::handshake::{self, Rejection};
 use crate::{session, sockets};
-
-/// What every connection of a host needs to know about its relay.
-pub(crate) struct Context {
-    pub(crate) assignments: Arc<Assignments>,
-    pub(crate) places: Arc<Places>,
-    pub(crate) access: Access,
-    pub(crate) hello_timeout: Duration,
-    pub(crate) user_timeout: Duration,
-    pub(crate) half_closed_timeout: Duration,
-    /// Drain has begun: whoever has not said hello is dropped.
-    pub(crate) leaving: CancellationToken,
-    /// Everything ends.
-    pub(crate) over: CancellationToken,
-    /// What the answer calls `relay_port`.
-    pub(crate) clients_port: u16,
-}
 
 /// Serves a connection on the host port.
 pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {

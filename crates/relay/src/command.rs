@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::assignment::CommandHandle;
-use crate::channel::Context;
+use crate::context::Context;
 use crate::sockets;
 
 /// Serves a connection on the command port until it ends or the relay is over.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use relayserver_core::{Limits, limits};
 use thiserror::Error;
 
-use crate::relay::BindError;
+use crate::error::BindError;
 
 /// How a relay is set up. The default listens on loopback only, on the ports of protocol version 1.
 #[derive(Clone, Debug)]

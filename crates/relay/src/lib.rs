@@ -11,7 +11,9 @@ mod client;
 mod closing;
 mod command;
 mod config;
+mod context;
 mod drain;
+mod error;
 mod handshake;
 mod listener;
 mod record;
@@ -20,5 +22,6 @@ mod session;
 mod sockets;
 
 pub use config::{Access, Config, Network, NetworkError};
-pub use relay::{BindError, Relay, RelayHandle};
+pub use error::BindError;
+pub use relay::{Relay, RelayHandle};
 pub use relayserver_core::{Limits, Occupancy, Reason};

@@ -1,14 +1,11 @@
 //! The relay as a whole: binds its ports, runs its loops, and leaves.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use relayserver_core::Occupancy;
 use relayserver_transport::listen;
-use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,8 +13,9 @@ use tracing::info;
 
 use crate::admission::Places;
 use crate::assignment::Assignments;
-use crate::channel::Context;
 use crate::config::Config;
+use crate::context::Context;
+use crate::error::BindError;
 use crate::{channel, client, command, drain, listener};
 
 /// A relay with its ports bound, ready to [`run`](Relay::run).
@@ -53,38 +51,6 @@ struct Shared {
 /// Steers a running relay from another task.
 #[derive(Clone)]
 pub struct RelayHandle(Shared);
-
-/// Why a relay could not start.
-#[derive(Debug, Error)]
-pub enum BindError {
-    /// A port would be open to others although nobody said so.
-    #[error(
-        "{address} is not loopback, and version 1 has no authentication: name the networks that hosts come from \
-         (--v1-allow CIDR), or accept anyone (--insecure)"
-    )]
-    NotLoopback {
-        /// What was to be listened on.
-        address: SocketAddr,
-    },
-    /// A port could not be had.
-    #[error("cannot listen for {what} on {address}: {source}")]
-    Listen {
-        /// Whom the port is for.
-        what: &'static str,
-        /// What was to be listened on.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The recording could not be started.
-    #[error("cannot record to {}: {source}", path.display())]
-    Record {
-        /// Where to.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
 
 impl Relay {
     /// Binds the ports. Port 0 takes a free one. From here on connections wait in the system's queue, so whoever was told

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::SessionId;
-use crate::driver::{Report, Trouble};
+use crate::report::{Report, Trouble};
 use crate::session::Session;
 use crate::shared::{Shared, prepare_session, prepare_waiting};
 

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::driver::{Report, Trouble};
+use crate::report::{Report, Trouble};
 use crate::shared::{Shared, prepare_waiting};
 
 /// Dials the command channel and reports what it hears, to its end or until the listener is over.

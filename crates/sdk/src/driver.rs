@@ -2,15 +2,12 @@
 //! world how it stands.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use relayserver_core::Time;
-use relayserver_core::keeper::{Failure, Keeper, Output, Slot};
-use relayserver_transport::{DialError, DialErrorKind, HostPort};
+use relayserver_core::keeper::{Keeper, Output, Slot};
 use relayserver_wire::command::Announcement;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
@@ -19,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::channel::Open;
 use crate::events::DropReason;
+use crate::report::{Report, Trouble};
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::status::Status;
@@ -26,35 +24,6 @@ use crate::{Error, SessionId, channel, command};
 
 /// How many reports may wait for the driver, which never waits for anybody.
 const REPORTS_MAX: usize = 256;
-
-/// What the tasks of channels tell the driver.
-pub(crate) enum Report {
-    CommandUp,
-    CommandFailed(Trouble),
-    CommandLost(Trouble),
-    Announced(Announcement),
-    /// The relay has answered: the channel is idle.
-    ChannelAnswered {
-        slot: Slot,
-        channel_id: i32,
-        clients: String,
-    },
-    ChannelFailed(Slot, Trouble),
-    /// The session's first byte has come, and its task hands it on.
-    ChannelOpened(Slot),
-    /// FIN has come and no byte.
-    ChannelEnded(Slot),
-    ChannelLost(Slot),
-}
-
-/// What went wrong with a connection to the relay.
-#[derive(Debug)]
-pub(crate) struct Trouble {
-    failure: Failure,
-    /// Whether what answered is no relay, which waiting cannot mend.
-    not_a_relay: bool,
-    message: String,
-}
 
 /// Keeps one host in its relay's pool until it leaves.
 pub(crate) struct Driver {
@@ -272,43 +241,5 @@ async fn wait_until(wake: Option<Instant>) {
     match wake {
         Some(wake) => sleep_until(wake.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-impl Trouble {
-    pub(crate) fn other(message: String) -> Trouble {
-        Trouble { failure: Failure::Rejected, not_a_relay: false, message }
-    }
-
-    pub(crate) fn not_a_relay(detail: impl fmt::Display) -> Trouble {
-        Trouble { failure: Failure::Rejected, not_a_relay: true, message: detail.to_string() }
-    }
-
-    /// Says where it happened.
-    pub(crate) fn at(self, address: &HostPort) -> Trouble {
-        Trouble { message: format!("{address}: {}", self.message), ..self }
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Trouble {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                Trouble::other("the relay closed the connection without an answer".to_owned())
-            }
-            _ => Trouble::other(error.to_string()),
-        }
-    }
-}
-
-impl From<DialError> for Trouble {
-    fn from(error: DialError) -> Trouble {
-        let failure = match error.kind {
-            DialErrorKind::TimedOut | DialErrorKind::Unreachable => Failure::Unanswered,
-            DialErrorKind::Refused | DialErrorKind::NameNotResolved | DialErrorKind::Other => {
-                Failure::Rejected
-            }
-        };
-        Trouble { failure, not_a_relay: false, message: error.to_string() }
     }
 }

@@ -34,6 +34,7 @@ mod events;
 mod handler;
 pub mod handlers;
 mod listener;
+mod report;
 mod session;
 mod shared;
 mod status;

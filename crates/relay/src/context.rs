@@ -1,0 +1,26 @@
+//! What the connections of hosts need to know about their relay.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Places;
+use crate::assignment::Assignments;
+use crate::config::Access;
+
+/// One for all connections of one relay.
+pub(crate) struct Context {
+    pub(crate) assignments: Arc<Assignments>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) access: Access,
+    pub(crate) hello_timeout: Duration,
+    pub(crate) user_timeout: Duration,
+    pub(crate) half_closed_timeout: Duration,
+    /// Drain has begun: whoever has not said hello is dropped.
+    pub(crate) leaving: CancellationToken,
+    /// Everything ends.
+    pub(crate) over: CancellationToken,
+    /// What the answer calls `relay_port`.
+    pub(crate) clients_port: u16,
+}
