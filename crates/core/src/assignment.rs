@@ -197,11 +197,16 @@ impl<H: Handles> Book<H> {
 
     fn announce(&mut self, host: HostKey, announcement: Announcement) {
         let own = self.hosts.get(&host).map(|host| &host.commands).filter(|own| !own.is_empty());
-        let to: Vec<H::Command> = match own {
-            Some(own) => own.values().cloned().collect(),
-            None => self.hosts.values().flat_map(|host| host.commands.values().cloned()).collect(),
+        let to: Vec<(CommandId, H::Command)> = match own {
+            Some(own) => own.iter().map(|(id, handle)| (*id, handle.clone())).collect(),
+            None => {
+                let all = self.hosts.values().flat_map(|host| &host.commands);
+                all.map(|(id, handle)| (*id, handle.clone())).collect()
+            }
         };
-        self.outputs.extend(to.into_iter().map(|to| Output::Announce { to, announcement }));
+        let outputs =
+            to.into_iter().map(|(command, to)| Output::Announce { command, to, announcement });
+        self.outputs.extend(outputs);
     }
 
     /// Whether nobody speaks for `host` any more.

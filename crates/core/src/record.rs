@@ -219,7 +219,9 @@ impl<H: Handles> fmt::Display for Output<H> {
                 it.channel,
                 it.waited.as_nanos()
             ),
-            Output::Announce { announcement, .. } => write!(f, "announce {announcement}"),
+            Output::Announce { command, announcement, .. } => {
+                write!(f, "announce {command} {announcement}")
+            }
             Output::Refused { session, reason, .. } => write!(f, "refused {session} {reason}"),
             Output::CloseChannel { channel, reason, .. } => {
                 write!(f, "close_channel {channel} {reason}")
@@ -335,13 +337,16 @@ mod tests {
 
     #[test]
     fn another_answer_is_noticed() {
-        let other = recording().replace("> announce open 5", "> announce open 6");
+        let other = recording().replace("> announce 0 open 5", "> announce 0 open 6");
         let Err(ReplayError::Differs { recorded, replayed, .. }) = replay(other.as_bytes()) else {
             panic!("the change went unnoticed");
         };
-        assert_eq!((recorded.as_str(), replayed.as_str()), ("announce open 6", "announce open 5"));
+        assert_eq!(
+            (recorded.as_str(), replayed.as_str()),
+            ("announce 0 open 6", "announce 0 open 5")
+        );
 
-        let line = "3000000000 > announce open 5\n";
+        let line = "3000000000 > announce 0 open 5\n";
         assert!(recording().contains(line));
         assert!(replay(recording().replace(line, "").as_bytes()).is_err(), "an answer too many");
     }

@@ -65,7 +65,7 @@ pub enum Output<H: Handles> {
     /// This client gets this channel.
     Assigned { assignment: Assignment, client: H::Client, channel_handle: H::Channel },
     /// Tell a host.
-    Announce { to: H::Command, announcement: Announcement },
+    Announce { command: CommandId, to: H::Command, announcement: Announcement },
     /// Close this client's connection.
     Refused { session: SessionId, reason: Reason, client: H::Client },
     /// Close this idle channel.

@@ -231,7 +231,8 @@ impl World {
         let mut opened = Vec::new();
         while let Some(output) = self.book.poll_output() {
             match output {
-                Output::Announce { to, announcement: Announcement::Open(channel) } => {
+                Output::Announce { command, to, announcement: Announcement::Open(channel) } => {
+                    assert_eq!(command, to);
                     opened.push((to, channel));
                 }
                 Output::Assigned { assignment, client, channel_handle } => {
@@ -380,7 +381,7 @@ impl World {
         let mut announced: Vec<_> = outputs
             .iter()
             .map(|output| match output {
-                Output::Announce { to, announcement: Announcement::Drop(channel) } => {
+                Output::Announce { command: _, to, announcement: Announcement::Drop(channel) } => {
                     (*to, *channel)
                 }
                 _ => panic!("unexpected output"),

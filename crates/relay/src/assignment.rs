@@ -252,7 +252,7 @@ fn perform(output: Output<Reach>) {
         Output::Assigned { assignment, client, channel_handle } => {
             drop(client.send(Verdict::Assigned(assignment, channel_handle)));
         }
-        Output::Announce { to, announcement } => {
+        Output::Announce { command: _, to, announcement } => {
             if let Err(mpsc::error::TrySendError::Full(_)) = to.announcements.try_send(announcement)
             {
                 to.overflow.notify_one();
