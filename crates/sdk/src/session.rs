@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use crate::events::DropReason;
 use crate::shared::Shared;
 
-/// Names a session within one relay. The same in the relay's announcements and in both sides' logs.
+/// Names a session. With protocol version 1 it is the channel's id: `channel.id` in the relay's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub(crate) i32);
 
