@@ -159,8 +159,7 @@ fn what_a_program_says_on_stderr_is_in_the_hosts_log() {
 fn a_program_that_does_not_exist_ends_the_session_with_a_reason_and_the_host_goes_on() {
     let (relay, mut host) = exec(&["/nonexistent/program"]);
     for _ in 0..2 {
-        let mut client = relay.client();
-        assert_eq!(rest(&mut client).0, b"");
+        assert_eq!(relay.receive().0, b"");
     }
     let why = host.program.event("program cannot be started");
     assert!(text(&why, "program").contains("/nonexistent/program"), "{why:?}");

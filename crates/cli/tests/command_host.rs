@@ -74,9 +74,7 @@ fn nothing_behind_forward_ends_that_session_and_the_host_serves_once_there_is() 
     let port = free_port();
     let mut host = Host::start(&relay, &["--forward", &port.to_string()]);
     for count in 1..=2 {
-        let mut client = relay.client();
-        client.write_all(b"anybody?").unwrap();
-        assert_eq!(rest(&mut client).0, b"");
+        assert_eq!(relay.receive().0, b"");
         relay.program.events("session ended", count);
     }
     let why = host.program.event("server cannot be reached");
@@ -97,8 +95,7 @@ fn nothing_behind_forward_ends_that_session_and_the_host_serves_once_there_is() 
 fn a_unix_socket_that_is_not_there_ends_that_session_with_a_reason() {
     let relay = Relay::start(&[]);
     let mut host = Host::start(&relay, &["--forward", "unix:/nonexistent/socket"]);
-    let mut client = relay.client();
-    assert_eq!(rest(&mut client).0, b"");
+    assert_eq!(relay.receive().0, b"");
     let why = host.program.event("server cannot be reached");
     assert!(text(&why, "target").contains("/nonexistent/socket"), "{why:?}");
     assert!(text(&why, "error").contains("No such file"), "{why:?}");

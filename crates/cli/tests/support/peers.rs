@@ -61,6 +61,11 @@ impl Relay {
         net::client(self.clients)
     }
 
+    /// What a client gets that sends nothing, and how it ended.
+    pub(crate) fn receive(&self) -> (Vec<u8>, Option<std::io::Error>) {
+        net::receive(self.clients)
+    }
+
     /// A client that sends this, ends, and gives all that came back.
     pub(crate) fn ask(&self, question: &[u8]) -> Vec<u8> {
         net::ask(self.clients, question)
