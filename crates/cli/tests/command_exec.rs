@@ -11,12 +11,12 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
-use support::net::{ask, expect, noise, rest};
+use support::net::{expect, noise, rest};
 use support::peers::{Host, Relay, text};
 use support::program::{DEADLINE, readable};
 
@@ -58,7 +58,12 @@ fn a_half_close_reaches_the_program_as_the_end_of_its_input() {
 #[test]
 fn each_session_has_a_program_of_its_own() {
     let (relay, _host) = exec(&["sh", "-c", "echo $$; cat"]);
-    let pid = || String::from_utf8(ask(relay.clients, b"")).unwrap();
+    // A waiting client that ends without a byte has left: each sends its end when it was answered.
+    let pid = || {
+        let mut line = String::new();
+        BufReader::new(relay.client()).read_line(&mut line).unwrap();
+        line
+    };
     let (one, other) = (pid(), pid());
     assert!(one.trim().parse::<u32>().is_ok(), "{one:?}");
     assert_ne!(one, other);
@@ -150,7 +155,7 @@ fn a_host_that_leaves_takes_its_programs_along() {
 #[test]
 fn what_a_program_says_on_stderr_is_in_the_hosts_log() {
     let (relay, host) = exec(&["sh", "-c", "echo to the log >&2; echo to the client"]);
-    assert_eq!(relay.ask(b""), b"to the client\n");
+    assert_eq!(relay.receive().0, b"to the client\n");
     let line = host.program.line("the program's stderr", |line| line.contains("to the log"));
     assert!(line.starts_with('{'), "not in the form of the log: {line}");
 }
