@@ -4,18 +4,24 @@
 
 #![allow(clippy::print_stderr, reason = "an example talks to who runs it")]
 
+use std::error::Error;
+
+use relayserver::Listener;
 use relayserver::handlers::Echo;
-use relayserver::{Error, Listener};
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let relay = args.next().unwrap_or_else(|| "localhost".to_owned());
-    let data_port = args.next().unwrap_or_else(|| "8000".to_owned());
-    let command_port = args.next().and_then(|port| port.parse().ok()).unwrap_or(8001);
+    let mut builder = Listener::builder(args.next().unwrap_or_else(|| "localhost".to_owned()));
+    if let Some(port) = args.next() {
+        builder = builder.hosts_port(port.parse()?);
+    }
+    if let Some(port) = args.next() {
+        builder = builder.command_port(port.parse()?);
+    }
 
-    let builder = Listener::builder(format!("{relay}:{data_port}")).command_port(command_port);
     let listener = builder.listen().await?;
     eprintln!("{}", listener.status().get());
-    listener.serve(Echo).await
+    listener.serve(Echo).await?;
+    Ok(())
 }

@@ -36,7 +36,7 @@ struct Settings {
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let settings = Settings::from_args()?;
     let Settings { relay, data_port, command_port, .. } = &settings;
-    let builder = Listener::builder(format!("{relay}:{data_port}")).command_port(*command_port);
+    let builder = Listener::builder(relay).hosts_port(*data_port).command_port(*command_port);
     let listener = builder.pool_size(50).connect_timeout(Duration::from_secs(10)).listen().await?;
     let started = Instant::now();
     let (bytes, failures) = tokio::select! {

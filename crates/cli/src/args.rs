@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, ValueEnum};
+use relayserver::handlers::Forward;
 use relayserver_relay::Network;
+use relayserver_transport::HostPort;
 
 use crate::exit;
 
@@ -43,6 +45,7 @@ Examples:
   ssh -p 8002 localhost                     and reach it
 
 `relayserver help COMMAND` tells more.
+
 {}",
         exit::HELP
     )
@@ -60,24 +63,24 @@ pub(crate) struct RelayArgs {
     #[arg(value_name = "CPORT", default_value_t = 8001)]
     pub(crate) command_port: u16,
 
-    /// Where clients come
+    /// Where clients connect
     #[arg(value_name = "TPORT", default_value_t = 8002)]
     pub(crate) clients_port: u16,
 
     /// The address that the three ports are on
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_parser = ip)]
     pub(crate) bind: IpAddr,
 
     /// Address and port for data channels, instead of DPORT
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     pub(crate) listen_hosts: Option<SocketAddr>,
 
     /// Address and port for command channels, instead of CPORT
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     pub(crate) listen_command: Option<SocketAddr>,
 
     /// Address and port for clients, instead of TPORT
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     pub(crate) listen_clients: Option<SocketAddr>,
 
     /// A network that hosts may come from, besides this machine (repeatable)
@@ -97,7 +100,7 @@ pub(crate) struct RelayArgs {
     pub(crate) drain_timeout: Duration,
 
     /// How many clients may be connected
-    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().clients_max)]
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().clients_max, value_parser = count)]
     pub(crate) clients_max: usize,
 
     /// How many clients may wait for a channel
@@ -105,15 +108,15 @@ pub(crate) struct RelayArgs {
     pub(crate) queue_max: usize,
 
     /// How many data channels may be connected
-    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().channels_max)]
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().channels_max, value_parser = count)]
     pub(crate) channels_max: usize,
 
     /// How many command channels may be connected
-    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().commands_max)]
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().commands_max, value_parser = count)]
     pub(crate) commands_max: usize,
 
     /// How many connections that have not said hello may be open; beyond it newcomers push out the oldest
-    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().handshakes_max)]
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().handshakes_max, value_parser = count)]
     pub(crate) handshakes_max: usize,
 
     /// Write every decision to a file, to be replayed
@@ -140,6 +143,7 @@ Examples:
           clients from anywhere, hosts from one network
 
 On Ctrl-C or SIGTERM it takes no new clients and gives running sessions the drain timeout.
+
 {}",
         exit::HELP
     )
@@ -150,18 +154,18 @@ On Ctrl-C or SIGTERM it takes no new clients and gives running sessions the drai
 #[command(after_help = host_help())]
 pub(crate) struct HostArgs {
     /// The relay's name or address
-    #[arg(value_name = "RELAY", default_value = "localhost")]
+    #[arg(value_name = "RELAY", default_value = "localhost", value_parser = relay_name)]
     pub(crate) relay: String,
 
     /// The relay's port for data channels
-    #[arg(value_name = "DPORT", default_value_t = 8000)]
+    #[arg(value_name = "DPORT", default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) hosts_port: u16,
 
     /// The relay's port for command channels
-    #[arg(value_name = "CPORT", default_value_t = 8001)]
+    #[arg(value_name = "CPORT", default_value_t = 8001, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) command_port: u16,
 
-    /// How many data channels to keep waiting for clients
+    /// How many data channels to keep waiting for clients, 1 to 1000
     #[arg(short = 'n', long = "pool-size", value_name = "N", default_value_t = 10, value_parser = pool_size)]
     pub(crate) pool_size: usize,
 
@@ -194,7 +198,7 @@ pub(crate) struct TargetArgs {
 
     /// Connect each session to this server: 22, 192.0.2.7:22, db.local:5432, unix:/run/app.sock
     #[arg(long, value_name = "ADDR")]
-    pub(crate) forward: Option<String>,
+    pub(crate) forward: Option<Forward>,
 
     /// Run a program for each session: its stdin and stdout are the session, its stderr goes to the log
     #[arg(long, requires = "command")]
@@ -218,6 +222,7 @@ Examples:
 
 A relay that cannot be reached is tried again and again, less often as time passes.
 On Ctrl-C or SIGTERM it leaves the pool and gives running sessions the drain timeout.
+
 {}",
         exit::HELP
     )
@@ -247,21 +252,19 @@ Examples:
 /// How much to log, and in which form.
 #[derive(Debug, Args)]
 pub(crate) struct Logging {
-    /// Log more; twice: everything
+    /// Log more; twice: everything (RUST_LOG, where it is set, decides instead)
     #[arg(short, long, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 
-    /// Log for people or for programs
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    /// Log for people (text) or for programs (json: an object a line)
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, hide_possible_values = true)]
     pub(crate) log_format: LogFormat,
 }
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// A line to read
     Text,
-    /// A JSON object a line
     Json,
 }
 
@@ -271,6 +274,33 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text)
         .map_err(|_| "expected a time with its unit, like 500ms, 5s or 2m".to_owned())
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err("expected a number from 1".to_owned()),
+    }
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an address like 0.0.0.0, 192.0.2.7 or ::".to_owned())
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "expected an address with a port, like 0.0.0.0:8000 or [::]:8000".to_owned())
+}
+
+/// A name or an address, and no port.
+fn relay_name(text: &str) -> Result<String, String> {
+    let wrong = |detail| format!("expected a name or an address{detail}");
+    // No port may be 0, so this one stands for none.
+    match HostPort::parse_with_default(text, 0) {
+        Ok(HostPort { port: 0, host }) => Ok(host),
+        Ok(_) => Err(wrong(" without a port, which comes after it: RELAY DPORT CPORT")),
+        Err(_) => Err(wrong("")),
+    }
 }
 
 fn pool_size(text: &str) -> Result<usize, String> {
@@ -314,6 +344,19 @@ mod tests {
         assert!(parse("relayserver host --exec").is_err());
         assert!(parse("relayserver host r 1 2 -- cat").is_err());
         assert!(parse("relayserver host r 1 2 -n 3 --exec -- cat -u").is_ok());
+    }
+
+    #[test]
+    fn a_relay_is_a_name_or_an_address() {
+        for (text, host) in
+            [("relay.example.com", "relay.example.com"), ("::1", "::1"), ("[::1]", "::1")]
+        {
+            assert_eq!(relay_name(text).as_deref(), Ok(host));
+        }
+        assert_eq!(relay_name("fe80::1%eth0").as_deref(), Ok("fe80::1%eth0"));
+        for text in ["", "a b", "http://relay", "me@relay", "relay:8000", "[::1]:8000", "relay:0"] {
+            assert!(relay_name(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -25,19 +25,56 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the demo sends there and back.
 const LINE: &str = "hello through the relay\n";
 
+/// How many channels its host keeps waiting.
+const POOL_SIZE: u8 = 10;
+
 /// Shows a relay, a host and a client at work.
 pub(crate) async fn run(args: DemoArgs) -> Exit {
-    let screen = Screen::new();
-    match show(&args, &screen).await {
-        Ok(()) => Exit::Success,
+    match show(&args, &Screen::new()).await {
+        Ok(exit) => exit,
         // Whoever read the demo's output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
         Err(error) => exit::failure(&format!("the demo did not work: {error}")),
     }
 }
 
-async fn show(args: &DemoArgs, screen: &Screen) -> io::Result<()> {
+/// What the demo has started.
+struct Started {
+    relay: Child,
+    host: Child,
+    /// Where clients connect.
+    clients: SocketAddr,
+}
+
+async fn show(args: &DemoArgs, screen: &Screen) -> io::Result<Exit> {
     let mut signals = Signals::new()?;
+    let mut started = tokio::select! {
+        biased;
+        // What was started by now is killed as it is dropped.
+        number = signals.next() => return Ok(Exit::Signal(number)),
+        started = start(screen) => started?,
+    };
+    if !args.once {
+        screen.invitation(started.clients)?;
+        tokio::select! {
+            _number = signals.next() => {}
+            () = started.relay.ended() => return Err(io::Error::other("the relay ended")),
+            () = started.host.ended() => return Err(io::Error::other("the host ended")),
+        }
+        screen.leaving()?;
+    }
+    // The host first, so that it leaves a relay that is still there.
+    for child in [started.host, started.relay] {
+        tokio::select! {
+            () = child.leave() => {}
+            number = signals.next() => return Ok(Exit::Signal(number)),
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// The three steps, each told when it is done.
+async fn start(screen: &Screen) -> io::Result<Started> {
     screen.title()?;
 
     let mut relay = Child::start("relay", ["0", "0", "0"])?;
@@ -48,41 +85,20 @@ async fn show(args: &DemoArgs, screen: &Screen) -> io::Result<()> {
     };
     let (hosts, command, clients): (SocketAddr, SocketAddr, SocketAddr) =
         (address("hosts")?, address("command")?, address("clients")?);
-    screen.step("relay", &format!("is up, clients come to {clients}"), relay.age())?;
+    screen.step("relay", &format!("is up, clients connect to {clients}"), relay.age())?;
 
-    let ports = [hosts.port().to_string(), command.port().to_string()];
-    let mut host = Child::start(
-        "host",
-        [&hosts.ip().to_string(), ports[0].as_str(), ports[1].as_str(), "--demo-target"],
-    )?;
+    let (ip, data, command) = (hosts.ip(), hosts.port(), command.port());
+    let args = format!("{ip} {data} {command} -n {POOL_SIZE} --demo-target");
+    let mut host = Child::start("host", args.split(' '))?;
     within("the host to reach the relay", host.event("host ready")).await?;
-    screen.step("host", "dialled out and keeps 10 channels waiting", host.age())?;
+    let did = format!("dialled out and keeps {POOL_SIZE} channels waiting");
+    screen.step("host", &did, host.age())?;
 
-    let started = Instant::now();
+    let sent = Instant::now();
     within("the line to come back", round_trip(clients)).await?;
-    screen.step(
-        "client",
-        &format!("sent {:?} and got it back", LINE.trim_end()),
-        started.elapsed(),
-    )?;
-
-    if !args.once {
-        screen.invitation(clients)?;
-        tokio::select! {
-            _number = signals.next() => {}
-            () = relay.ended() => return Err(io::Error::other("the relay ended")),
-            () = host.ended() => return Err(io::Error::other("the host ended")),
-        }
-        screen.leaving()?;
-    }
-    // The host first, so that it leaves a relay that is still there.
-    for child in [host, relay] {
-        tokio::select! {
-            () = child.leave() => {}
-            _number = signals.next() => {}
-        }
-    }
-    Ok(())
+    let did = format!("sent {:?} and got it back", LINE.trim_end());
+    screen.step("client", &did, sent.elapsed())?;
+    Ok(Started { relay, host, clients })
 }
 
 async fn within<T>(what: &str, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {

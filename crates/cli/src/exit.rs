@@ -38,14 +38,6 @@ pub(crate) fn usage(error: &clap::Error) -> Exit {
     if error.use_stderr() { Exit::Usage } else { Exit::Success }
 }
 
-/// Says what is wrong with a value on the command line.
-pub(crate) fn wrong_value(argument: &str, error: &impl std::fmt::Display) -> Exit {
-    let message =
-        format!("relayserver: wrong value for {argument}: {error}\nTry `relayserver help`.");
-    let _printed = writeln!(io::stderr(), "{message}");
-    Exit::Usage
-}
-
 /// Says what failed.
 pub(crate) fn failure(message: &str) -> Exit {
     let _printed = writeln!(io::stderr(), "relayserver: {message}");

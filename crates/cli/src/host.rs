@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relayserver::handlers::{Echo, Exec, Forward};
+use relayserver::handlers::{Echo, Exec};
 use relayserver::{Handler, Listener};
 use tokio::time::timeout;
 use tracing::info;
@@ -17,16 +17,12 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a host until it is told to leave.
 pub(crate) async fn run(args: HostArgs) -> Exit {
-    if let Some(forward) = &args.target.forward {
-        let forward: Forward = match forward.parse() {
-            Ok(forward) => forward,
-            Err(error) => return exit::wrong_value("--forward", &error),
-        };
-        let serves = forward.to_string();
-        serve(&args, forward, &serves).await
+    if let Some(forward) = args.target.forward.clone() {
+        let target = forward.to_string();
+        serve(&args, forward, &target).await
     } else if let Some((program, arguments)) = args.command.split_first() {
-        let serves = program.to_string_lossy();
-        serve(&args, Exec::new(program).args(arguments), &serves).await
+        let target = program.to_string_lossy();
+        serve(&args, Exec::new(program).args(arguments), &target).await
     } else if args.target.demo_target {
         serve(&args, demo::target::serve, "the demo").await
     } else {
@@ -34,14 +30,12 @@ pub(crate) async fn run(args: HostArgs) -> Exit {
     }
 }
 
-async fn serve(args: &HostArgs, handler: impl Handler, serves: &str) -> Exit {
-    let relay = match with_port(&args.relay, args.hosts_port) {
-        Ok(relay) => relay,
-        Err(message) => return exit::wrong_value("RELAY", &message),
-    };
-    let builder =
-        Listener::builder(relay).command_port(args.command_port).pool_size(args.pool_size);
-    info!(relay = args.relay, serves, "host started");
+async fn serve(args: &HostArgs, handler: impl Handler, target: &str) -> Exit {
+    let builder = Listener::builder(args.relay.as_str())
+        .hosts_port(args.hosts_port)
+        .command_port(args.command_port)
+        .pool_size(args.pool_size);
+    info!(relay = args.relay, target, "host started");
     let listening = async {
         match builder.listen().await {
             Ok(listener) => Ok(listener),
@@ -87,17 +81,4 @@ async fn finish(listener: &Listener, drain_timeout: Duration) {
         let _ended = timeout(ABORT_TIMEOUT, listener.drain()).await;
     }
     info!("host ended");
-}
-
-/// The relay's address with the port for data channels, where it does not name one itself.
-fn with_port(relay: &str, port: u16) -> Result<String, String> {
-    let is_v6 = relay.parse::<std::net::Ipv6Addr>().is_ok();
-    let names_port = !is_v6 && relay.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-    match (is_v6, names_port) {
-        (true, _) => Ok(format!("[{relay}]:{port}")),
-        (false, true) => Err(format!(
-            "expected a name or address without a port, got {relay:?}; the port is DPORT"
-        )),
-        (false, false) => Ok(format!("{relay}:{port}")),
-    }
 }

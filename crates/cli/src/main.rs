@@ -3,6 +3,7 @@
 
 mod args;
 mod demo;
+mod descriptors;
 mod exit;
 mod host;
 mod logging;
@@ -31,10 +32,12 @@ fn main() -> Exit {
     let outcome = match cli.subcommand {
         Subcommand::Relay(args) => {
             logging::init(&args.logging);
+            descriptors::raise_limit();
             runtime.block_on(relay::run(args))
         }
         Subcommand::Host(args) => {
             logging::init(&args.logging);
+            descriptors::raise_limit();
             runtime.block_on(host::run(args))
         }
         Subcommand::Demo(args) => runtime.block_on(demo::run(args)),

@@ -12,11 +12,12 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
-use support::net::ask;
+use support::net::{ask, client, expect};
 use support::peers::relayserver;
 use support::program::{DEADLINE, Program, command, have, output_of, readable, run};
 
@@ -68,7 +69,7 @@ fn once_goes_there_and_back_and_says_so() {
   RelayServer  client ──▶ relay ◀── host
   The host only ever dials out; the client needs nothing but TCP.
 
-  ✓ relay    is up, clients come to #.#.#.#:#  #.# ms
+  ✓ relay    is up, clients connect to #.#.#.#:#  #.# ms
   ✓ host     dialled out and keeps # channels waiting  #.# ms
   ✓ client   sent \"hello through the relay\" and got it back  #.# ms
 ";
@@ -93,6 +94,21 @@ fn it_serves_a_page_to_curl_and_echo_to_nc_until_ctrl_c() {
     demo.signal(Signal::INT);
     assert_eq!(demo.end().code(), Some(0), "{}", demo.said());
     assert!(demo.lines().iter().any(|line| line == "  Ended."), "{}", demo.said());
+}
+
+#[test]
+fn a_second_ctrl_c_ends_it_at_once() {
+    let (mut demo, address) = demo();
+    let children = children(demo.pid());
+    // Its session would get the host's drain timeout.
+    let mut client = client(address);
+    client.write_all(b"to and").unwrap();
+    expect(&mut client, b"to and");
+    demo.signal(Signal::INT);
+    demo.line("its end", |line| line == "  Ended.");
+    demo.signal(Signal::INT);
+    assert_eq!(demo.end().code(), Some(130), "{}", demo.said());
+    assert!(children.iter().all(|(_, ended)| readable(ended, DEADLINE)), "a child outlives it");
 }
 
 #[test]

@@ -58,6 +58,26 @@ fn a_relay_out_of_descriptors_says_so_once_does_not_spin_and_recovers() {
 }
 
 #[test]
+fn the_limit_of_descriptors_is_raised_to_what_the_system_allows() {
+    let limited = |what: &str| {
+        let line =
+            format!("ulimit -Sn 100 && ulimit -Hn 500 && exec \"$0\" {what} --log-format json");
+        Program::start(command("sh", &["-c", &line, env!("CARGO_BIN_EXE_relayserver")]))
+    };
+    let relay = limited("relay 0 0 0");
+    relay.event("relay ready");
+    let host = limited("host 127.0.0.1 1 1");
+    host.event("host started");
+    host.line("a warning", |line| line.contains("WARN"));
+    for program in [relay, host] {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+        assert_eq!(numbers, ["500", "500"]);
+    }
+}
+
+#[test]
 fn a_host_out_of_descriptors_goes_on_and_recovers() {
     raise_descriptor_limit();
     let relay = Relay::start(&["--assign-timeout", "60s"]);

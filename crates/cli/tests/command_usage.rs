@@ -13,6 +13,7 @@ mod support;
 
 use std::net::TcpListener;
 
+use support::net::free_port;
 use support::peers::relayserver;
 use support::program::{DEADLINE, Ended, run_within};
 
@@ -105,6 +106,14 @@ fn a_wrong_command_line_exits_2_and_names_what_is_wrong() {
         (&["host", "r", "1", "2", "--", "cat"], "--exec"),
         (&["host", "--forward", "no port"], "no port"),
         (&["host", "--forward", "127.0.0.1:99999"], "99999"),
+        (&["host", "http://relay"], "a name or an address"),
+        (&["host", "a b"], "a name or an address"),
+        (&["host", ""], "a name or an address"),
+        (&["host", "relay:8000"], "RELAY DPORT CPORT"),
+        (&["host", "relay", "0"], "1..=65535"),
+        (&["relay", "--clients-max", "0"], "a number from 1"),
+        (&["relay", "--bind", "here"], "192.0.2.7"),
+        (&["relay", "--listen-hosts", "localhost:8000"], "0.0.0.0:8000"),
         (&["demo", "--twice"], "--twice"),
     ] {
         let ended = told(args);
@@ -129,7 +138,16 @@ fn a_port_that_is_taken_is_named() {
         let line = complaint(&[&["relay"][..], &ports[..]].concat(), 1);
         assert!(line.contains(&format!("127.0.0.1:{port}")), "{line}");
         assert!(line.to_lowercase().contains("in use"), "{line}");
+        assert!(line.ends_with("Another port will do"), "does not say what to do: {line}");
     }
+}
+
+#[test]
+fn a_port_that_is_given_twice_is_named() {
+    let port = free_port().to_string();
+    let line = complaint(&["relay", "0", &port, &port], 1);
+    assert!(line.contains(&format!("127.0.0.1:{port}")), "{line}");
+    assert!(line.contains("command channels") && line.contains("clients"), "{line}");
 }
 
 #[test]

@@ -196,10 +196,10 @@ fn a_host_from_a_network_that_was_not_named_is_refused() {
     let Some(networks) = Networks::new() else { return };
     let relay = networks.relay();
     let stranger = networks.client.relayserver(&["host", RELAY_FOR_CLIENT, "--log-format", "json"]);
-    for message in ["data channel rejected", "command channel rejected"] {
-        let rejected = relay.program.event(message);
-        assert_eq!(text(&rejected, "reason"), "network_not_allowed");
-        assert!(text(&rejected, "host.addr").starts_with("198.51.100.2:"), "{rejected:?}");
+    for message in ["data channel refused", "command channel refused"] {
+        let refused = relay.program.event(message);
+        assert_eq!(text(&refused, "reason"), "network_not_allowed");
+        assert!(text(&refused, "host.addr").starts_with("198.51.100.2:"), "{refused:?}");
     }
     // Whoever asks now is not given to the stranger.
     let answer: Ended = run(networks

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::ids::{ChannelId, ChannelIds, CommandId, HostKey, ServiceName, SessionId};
+use crate::ids::{ChannelId, ChannelIds, CommandId, HostId, ServiceName, SessionId};
 use crate::limits::Limits;
 use crate::pool::{Pool, Turn};
 use crate::reason::Reason;
@@ -31,8 +31,8 @@ pub struct Book<H: Handles> {
     ids: ChannelIds,
     turn: Turn,
     draining: bool,
-    commands: HashMap<CommandId, HostKey>,
-    hosts: BTreeMap<HostKey, Host<H>>,
+    commands: HashMap<CommandId, HostId>,
+    hosts: BTreeMap<HostId, Host<H>>,
     channels: HashMap<ChannelId, Channel>,
     services: BTreeMap<ServiceName, Service<H>>,
     sessions: HashMap<SessionId, Session<H>>,
@@ -52,7 +52,7 @@ struct Host<H: Handles> {
 }
 
 struct Channel {
-    host: HostKey,
+    host: HostId,
     service: ServiceName,
     place: Place,
 }
@@ -172,7 +172,7 @@ impl<H: Handles> Book<H> {
     }
 
     /// How many sessions `host` has.
-    pub fn sessions_of(&self, host: HostKey) -> usize {
+    pub fn sessions_of(&self, host: HostId) -> usize {
         self.hosts.get(&host).map_or(0, |host| host.sessions)
     }
 }
@@ -186,7 +186,7 @@ impl<H: Handles> Book<H> {
         }
     }
 
-    fn change_sessions(&mut self, host: HostKey, change: impl FnOnce(usize) -> usize) {
+    fn change_sessions(&mut self, host: HostId, change: impl FnOnce(usize) -> usize) {
         let Some(entry) = self.hosts.get_mut(&host) else {
             return;
         };
@@ -195,7 +195,7 @@ impl<H: Handles> Book<H> {
         self.services.values_mut().for_each(|service| service.pool.set_sessions(host, sessions));
     }
 
-    fn announce(&mut self, host: HostKey, announcement: Announcement) {
+    fn announce(&mut self, host: HostId, announcement: Announcement) {
         let own = self.hosts.get(&host).map(|host| &host.commands).filter(|own| !own.is_empty());
         let to: Vec<(CommandId, H::Command)> = match own {
             Some(own) => own.iter().map(|(id, handle)| (*id, handle.clone())).collect(),
@@ -210,7 +210,7 @@ impl<H: Handles> Book<H> {
     }
 
     /// Whether nobody speaks for `host` any more.
-    fn is_lost(&self, host: HostKey) -> bool {
+    fn is_lost(&self, host: HostId) -> bool {
         match self.hosts.get(&host) {
             Some(host) if host.had_command => host.commands.is_empty(),
             _ => self.commands.is_empty(),

@@ -38,20 +38,20 @@ impl fmt::Display for ChannelId {
 
 /// Hands out channel ids: ascending from a start that the caller chose at random, wrapping, never one in use.
 #[derive(Debug)]
-pub struct ChannelIds {
+pub(crate) struct ChannelIds {
     next: ChannelId,
     in_use: HashSet<ChannelId>,
 }
 
 impl ChannelIds {
     /// Starts at `first`. Choose it at random, so that ids of a relay's earlier life do not meet those of its next.
-    pub fn starting_at(first: ChannelId) -> ChannelIds {
+    pub(crate) fn starting_at(first: ChannelId) -> ChannelIds {
         ChannelIds { next: first, in_use: HashSet::new() }
     }
 
     /// The next free id. The number of ids in use is bounded far below their range by the limit on channels, so the search
     /// ends after at most that many steps.
-    pub fn reserve(&mut self) -> ChannelId {
+    pub(crate) fn reserve(&mut self) -> ChannelId {
         while !self.in_use.insert(self.next) {
             self.next = self.next.next();
         }
@@ -61,18 +61,13 @@ impl ChannelIds {
     }
 
     /// Makes `id` free again; it comes up when all others had their turn.
-    pub fn release(&mut self, id: ChannelId) {
+    pub(crate) fn release(&mut self, id: ChannelId) {
         self.in_use.remove(&id);
     }
 
     /// How many ids are in use.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.in_use.len()
-    }
-
-    /// Whether none is in use.
-    pub fn is_empty(&self) -> bool {
-        self.in_use.is_empty()
     }
 }
 
@@ -112,16 +107,16 @@ impl FromStr for SessionId {
 
 /// Which host something belongs to. In v1, which names no hosts, an address is one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostKey(IpAddr);
+pub struct HostId(IpAddr);
 
-impl HostKey {
+impl HostId {
     /// The v1 host at `address`; an IPv4 address mapped into IPv6 is the IPv4 address.
-    pub fn from_address(address: IpAddr) -> HostKey {
-        HostKey(address.to_canonical())
+    pub fn from_address(address: IpAddr) -> HostId {
+        HostId(address.to_canonical())
     }
 }
 
-impl fmt::Display for HostKey {
+impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -177,6 +172,6 @@ mod tests {
     fn a_v4_mapped_address_is_the_same_host() {
         let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
         let plain: IpAddr = "10.0.0.1".parse().unwrap();
-        assert_eq!(HostKey::from_address(mapped), HostKey::from_address(plain));
+        assert_eq!(HostId::from_address(mapped), HostId::from_address(plain));
     }
 }

@@ -18,7 +18,7 @@ mod vocabulary;
 
 pub use admission::{Admission, Ticket};
 pub use assignment::Book;
-pub use ids::{ChannelId, ChannelIds, CommandId, HostKey, ServiceName, SessionId};
+pub use ids::{ChannelId, CommandId, HostId, ServiceName, SessionId};
 pub use limits::Limits;
 pub use reason::Reason;
 pub use session::Phase;

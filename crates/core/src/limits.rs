@@ -1,5 +1,5 @@
-//! Every cap and deadline of relay and host, named, with the arithmetic behind its default. (What the keeper alone goes by is
-//! named where it is used.)
+//! The caps and deadlines that more than one file goes by, named, with the arithmetic behind each. What one file alone goes by
+//! stands at its top.
 
 use std::time::Duration;
 
@@ -31,19 +31,10 @@ pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// one second, and a first packet that was lost is sent again after one.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// After this long without traffic the kernel probes an idle channel; NATs forget a mapping after minutes.
-pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-
-/// How often it probes then, and after how many unanswered probes the channel is dead.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// See [`KEEPALIVE_INTERVAL`].
-pub const KEEPALIVE_PROBES_MAX: u32 = 3;
-
 /// How long bytes on a command or idle channel may stay unacknowledged before the kernel calls it dead.
 ///
 /// Where this is set the kernel no longer counts keepalive probes: the first one that stays unanswered after this long ends
-/// the connection. So it is what the probes come to: 60 s and 3 times 10 s.
+/// the connection. So it is what the transport's probes come to: 60 s and 3 times 10 s.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The relay's caps and deadlines that its operator may set.
@@ -71,9 +62,9 @@ impl Default for Limits {
             // Three dials of a host that is redialling, with the round trips of a bad network.
             assign_timeout: Duration::from_secs(5),
             queue_max: 1024,
-            // A session takes two descriptors; 2^15 sessions fit the 2^16 that distributions commonly allow a service.
+            // A session takes two descriptors, an idle channel one: as many sessions and as many idle channels besides are
+            // 98,304, and with command channels and handshakes 106,496. Distributions allow a service 524,288.
             clients_max: 32_768,
-            // As many again idle.
             channels_max: 65_536,
             commands_max: 4096,
             // One descriptor and under 2 KiB each.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{ChannelId, HostKey};
+use crate::ids::{ChannelId, HostId};
 
 /// A place in the order of arrival, of channels and of clients alike. Never given twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ impl Turn {
 
 /// Idle channels, each with the handle by which the relay reaches it.
 pub(crate) struct Pool<T> {
-    hosts: BTreeMap<HostKey, HostPool<T>>,
+    hosts: BTreeMap<HostId, HostPool<T>>,
     /// The hosts that have an idle channel, best first: fewest sessions, then the longest-waiting channel.
     ranking: BTreeSet<Rank>,
 }
@@ -33,7 +33,7 @@ struct HostPool<T> {
 struct Rank {
     sessions: usize,
     oldest: Turn,
-    host: HostKey,
+    host: HostId,
 }
 
 impl<T> Default for Pool<T> {
@@ -46,7 +46,7 @@ impl<T> Pool<T> {
     /// Puts a channel of `host`, which has `sessions` sessions now, into the pool.
     pub(crate) fn add(
         &mut self,
-        host: HostKey,
+        host: HostId,
         sessions: usize,
         turn: Turn,
         channel: ChannelId,
@@ -60,19 +60,19 @@ impl<T> Pool<T> {
     }
 
     /// Takes one certain channel out: it was lost.
-    pub(crate) fn remove(&mut self, host: HostKey, turn: Turn) -> Option<T> {
+    pub(crate) fn remove(&mut self, host: HostId, turn: Turn) -> Option<T> {
         self.change(host, |pool| pool.idle.remove(&turn)).flatten().map(|(_, handle)| handle)
     }
 
     /// Takes the channel that is next: of the host with the fewest sessions the one that has waited longest.
-    pub(crate) fn take(&mut self) -> Option<(HostKey, ChannelId, T)> {
+    pub(crate) fn take(&mut self) -> Option<(HostId, ChannelId, T)> {
         let best = *self.ranking.first()?;
         let (channel, handle) = self.change(best.host, |pool| pool.idle.remove(&best.oldest))??;
         Some((best.host, channel, handle))
     }
 
     /// Tells how many sessions `host` has now.
-    pub(crate) fn set_sessions(&mut self, host: HostKey, sessions: usize) {
+    pub(crate) fn set_sessions(&mut self, host: HostId, sessions: usize) {
         self.change(host, |pool| pool.sessions = sessions);
     }
 
@@ -91,7 +91,7 @@ impl<T> Pool<T> {
     }
 
     /// Changes a host's part and its place in the ranking with it. `None` where the host has no part.
-    fn change<R>(&mut self, host: HostKey, apply: impl FnOnce(&mut HostPool<T>) -> R) -> Option<R> {
+    fn change<R>(&mut self, host: HostId, apply: impl FnOnce(&mut HostPool<T>) -> R) -> Option<R> {
         let pool = self.hosts.get_mut(&host)?;
         if let Some(rank) = pool.rank(host) {
             self.ranking.remove(&rank);
@@ -110,7 +110,7 @@ impl<T> Pool<T> {
 }
 
 impl<T> HostPool<T> {
-    fn rank(&self, host: HostKey) -> Option<Rank> {
+    fn rank(&self, host: HostId) -> Option<Rank> {
         let (&oldest, _) = self.idle.first_key_value()?;
         Some(Rank { sessions: self.sessions, oldest, host })
     }
@@ -120,8 +120,8 @@ impl<T> HostPool<T> {
 mod tests {
     use super::*;
 
-    fn host(last: u8) -> HostKey {
-        HostKey::from_address(std::net::Ipv4Addr::new(127, 0, 0, last).into())
+    fn host(last: u8) -> HostId {
+        HostId::from_address(std::net::Ipv4Addr::new(127, 0, 0, last).into())
     }
 
     fn channel(number: i32) -> ChannelId {

@@ -10,7 +10,7 @@ use std::str::{FromStr, SplitWhitespace};
 use std::time::Duration;
 
 use crate::assignment::Book;
-use crate::ids::{ChannelId, CommandId, HostKey, ServiceName};
+use crate::ids::{ChannelId, CommandId, HostId, ServiceName};
 use crate::limits::Limits;
 use crate::time::Time;
 use crate::vocabulary::{Handles, Input, Output};
@@ -260,8 +260,8 @@ impl<'a> Words<'a> {
         self.word()?.parse().map_err(|_| NotInForm)
     }
 
-    fn host(&mut self) -> Result<HostKey, NotInForm> {
-        Ok(HostKey::from_address(self.parse()?))
+    fn host(&mut self) -> Result<HostId, NotInForm> {
+        Ok(HostId::from_address(self.parse()?))
     }
 
     fn service(&mut self) -> Result<ServiceName, NotInForm> {

@@ -1,6 +1,6 @@
 //! A session as the book knows it: which phase it is in, and on which host.
 
-use crate::ids::{ChannelId, HostKey, ServiceName};
+use crate::ids::{ChannelId, HostId, ServiceName};
 use crate::pool::Turn;
 use crate::time::Time;
 use crate::vocabulary::Handles;
@@ -30,7 +30,7 @@ pub(crate) struct Session<H: Handles> {
 
 pub(crate) enum State<H: Handles> {
     Waiting { since: Time, turn: Turn, client: H::Client },
-    Assigned { channel: ChannelId, host: HostKey, client_finished: bool, host_finished: bool },
+    Assigned { channel: ChannelId, host: HostId, client_finished: bool, host_finished: bool },
 }
 
 impl<H: Handles> State<H> {

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::ids::{ChannelId, CommandId, HostKey, ServiceName, SessionId};
+use crate::ids::{ChannelId, CommandId, HostId, ServiceName, SessionId};
 use crate::reason::Reason;
 
 /// How whoever drives the book reaches what stands in it. The book keeps these and gives them back; it never looks inside.
@@ -23,11 +23,11 @@ pub trait Handles {
 /// Something that happened.
 pub enum Input<H: Handles> {
     /// A host opened a command channel.
-    CommandUp { command: CommandId, host: HostKey, handle: H::Command },
+    CommandUp { command: CommandId, host: HostId, handle: H::Command },
     /// A command channel ended.
     CommandDown { command: CommandId },
     /// A host said hello on a data channel, which needs an id for the answer.
-    ReserveChannel { host: HostKey, service: ServiceName },
+    ReserveChannel { host: HostId, service: ServiceName },
     /// The answer is sent: the channel waits for a client.
     ChannelIdle { channel: ChannelId, handle: H::Channel },
     /// A channel that no client had been assigned to ended.
@@ -57,9 +57,9 @@ pub enum Output<H: Handles> {
     /// No channel for this host: close the connection.
     ReserveRefused { reason: Reason },
     /// The first command channel of a host came up.
-    HostJoined { host: HostKey },
+    HostJoined { host: HostId },
     /// The last command channel of a host ended.
-    HostLeft { host: HostKey },
+    HostLeft { host: HostId },
     /// Close this command channel.
     CloseCommand { handle: H::Command, reason: Reason },
     /// This client gets this channel.
@@ -82,7 +82,7 @@ pub struct Assignment {
     /// Its service.
     pub service: ServiceName,
     /// The host that serves it.
-    pub host: HostKey,
+    pub host: HostId,
     /// The data channel that carries it.
     pub channel: ChannelId,
     /// How long the client had waited.

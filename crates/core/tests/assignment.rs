@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use relayserver_core::{
-    Announcement, Book, ChannelId, CommandId, Handles, HostKey, Input, Limits, Output, Phase,
+    Announcement, Book, ChannelId, CommandId, Handles, HostId, Input, Limits, Output, Phase,
     Reason, ServiceName, SessionId, Time,
 };
 
@@ -72,8 +72,8 @@ fn limits() -> impl Strategy<Value = Limits> {
         })
 }
 
-fn host_key(host: u8) -> HostKey {
-    HostKey::from_address(Ipv4Addr::new(127, 0, 0, host).into())
+fn host_key(host: u8) -> HostId {
+    HostId::from_address(Ipv4Addr::new(127, 0, 0, host).into())
 }
 
 #[derive(Clone, Debug, Default)]
@@ -95,10 +95,10 @@ struct World {
     draining: bool,
     next_command: u64,
     next_session: u128,
-    commands: BTreeMap<CommandId, HostKey>,
-    had_command: BTreeSet<HostKey>,
+    commands: BTreeMap<CommandId, HostId>,
+    had_command: BTreeSet<HostId>,
     reserved: Vec<ChannelId>,
-    host_of: BTreeMap<ChannelId, HostKey>,
+    host_of: BTreeMap<ChannelId, HostId>,
     /// In the order of their arrival in the pool.
     idle: Vec<ChannelId>,
     /// In the order of their arrival.
@@ -129,7 +129,7 @@ impl World {
         self.sessions.iter().filter(|(_, it)| it.channel.is_some()).map(|(id, _)| *id).collect()
     }
 
-    fn sessions_of(&self, host: HostKey) -> usize {
+    fn sessions_of(&self, host: HostId) -> usize {
         self.sessions
             .values()
             .filter(|it| it.channel.is_some_and(|channel| self.host_of[&channel] == host))
@@ -143,13 +143,13 @@ impl World {
     }
 
     /// Where an announcement about a channel of `host` must go.
-    fn audience(&self, host: HostKey) -> Vec<CommandId> {
+    fn audience(&self, host: HostId) -> Vec<CommandId> {
         let own: Vec<CommandId> =
             self.commands.iter().filter(|(_, it)| **it == host).map(|(id, _)| *id).collect();
         if own.is_empty() { self.commands.keys().copied().collect() } else { own }
     }
 
-    fn lost(&self, host: HostKey) -> bool {
+    fn lost(&self, host: HostId) -> bool {
         if self.had_command.contains(&host) {
             !self.commands.values().any(|it| *it == host)
         } else {
@@ -282,7 +282,7 @@ impl World {
         others
     }
 
-    fn command_up(&mut self, host: HostKey) {
+    fn command_up(&mut self, host: HostId) {
         let command = CommandId(self.next_command);
         self.next_command += 1;
         let accepted = !self.draining && self.commands.len() < self.limits.commands_max;
@@ -325,7 +325,7 @@ impl World {
         outputs.into_iter().filter_map(of).collect()
     }
 
-    fn hello(&mut self, host: HostKey) {
+    fn hello(&mut self, host: HostId) {
         let outputs = self.tell(Input::ReserveChannel { host, service: ServiceName::default() });
         match outputs.as_slice() {
             [Output::Reserved { channel }] => {

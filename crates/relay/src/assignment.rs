@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use relayserver_core::{
-    Announcement, Assignment, Book, ChannelId, CommandId, Handles, HostKey, Input, Occupancy,
+    Announcement, Assignment, Book, ChannelId, CommandId, Handles, HostId, Input, Occupancy,
     Output, Reason, ServiceName, SessionId, Time,
 };
 use tokio::net::TcpStream;
@@ -94,7 +94,7 @@ impl Assignments {
     /// Enters a command channel of `host`. It leaves the book when the guard is dropped.
     pub(crate) fn command_up(
         self: &Arc<Self>,
-        host: HostKey,
+        host: HostId,
         handle: CommandHandle,
     ) -> CommandGuard {
         let mut state = self.lock();
@@ -107,7 +107,7 @@ impl Assignments {
     /// Names a data channel of `host`. It leaves the book when the guard is dropped, unless a session has it by then.
     pub(crate) fn reserve_channel(
         self: &Arc<Self>,
-        host: HostKey,
+        host: HostId,
         service: ServiceName,
     ) -> Result<ChannelGuard, Reason> {
         let reserved = self.drive(&mut self.lock(), Input::ReserveChannel { host, service });

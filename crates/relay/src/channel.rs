@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use relayserver_core::{HostKey, Reason, ServiceName};
+use relayserver_core::{HostId, Reason, ServiceName};
+use relayserver_transport::options;
 use relayserver_wire::hello::Answer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -13,8 +14,8 @@ use tracing::{debug, info};
 
 use crate::assignment::{Assignments, ChannelGuard, Start};
 use crate::context::Context;
-use crate::handshake::{self, Rejection};
-use crate::{session, sockets};
+use crate::handshake::{self, Refusal};
+use crate::session;
 
 /// Serves a connection on the host port.
 pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
@@ -25,12 +26,12 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
     let guard = match welcomed {
         Ok(guard) => guard,
         // In a flood of silent connections, a line each would be a flood of its own.
-        Err(Rejection { reason: reason @ Reason::HandshakeLimit, detail }) => {
-            debug!(host.addr = %peer, %reason, detail, "data channel rejected");
+        Err(Refusal { reason: reason @ Reason::HandshakeLimit, detail }) => {
+            debug!(host.addr = %peer, %reason, detail, "data channel refused");
             return;
         }
-        Err(Rejection { reason, detail }) => {
-            info!(host.addr = %peer, %reason, detail, "data channel rejected");
+        Err(Refusal { reason, detail }) => {
+            info!(host.addr = %peer, %reason, detail, "data channel refused");
             return;
         }
     };
@@ -44,18 +45,18 @@ async fn welcome(
     stream: &mut TcpStream,
     peer: IpAddr,
     context: &Context,
-) -> Result<ChannelGuard, Rejection> {
+) -> Result<ChannelGuard, Refusal> {
     if !context.access.allows(peer) {
         let detail = "name its network with --v1-allow to accept it".to_owned();
-        return Err(Rejection { reason: Reason::NetworkNotAllowed, detail });
+        return Err(Refusal { reason: Reason::NetworkNotAllowed, detail });
     }
-    sockets::prepare_waiting(stream, context.user_timeout);
+    options::prepare_waiting(stream, context.user_timeout);
     handshake::read_hello(stream, peer, &context.places, context.hello_timeout).await?;
-    let host = HostKey::from_address(peer);
+    let host = HostId::from_address(peer);
     let guard = context
         .assignments
         .reserve_channel(host, ServiceName::default())
-        .map_err(|reason| Rejection { reason, detail: "no channel for this host".to_owned() })?;
+        .map_err(|reason| Refusal { reason, detail: "no channel for this host".to_owned() })?;
     let answer = Answer {
         channel_id: guard.channel.get(),
         relay_host: stream.local_addr()?.ip().to_canonical().to_string(),
@@ -65,7 +66,7 @@ async fn welcome(
         Ok(written) => written?,
         Err(_elapsed) => {
             let detail = "the answer was not taken".to_owned();
-            return Err(Rejection { reason: Reason::HelloTimeout, detail });
+            return Err(Refusal { reason: Reason::HelloTimeout, detail });
         }
     }
     Ok(guard)

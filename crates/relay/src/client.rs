@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relayserver_core::{Reason, ServiceName, limits};
-use relayserver_transport::close_politely;
+use relayserver_transport::{close_politely, options};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::assignment::{Assignments, Start, Verdict};
-use crate::sockets;
 
 /// Serves a client that has just been accepted.
 pub(crate) async fn serve(
@@ -22,7 +21,7 @@ pub(crate) async fn serve(
     assignments: Arc<Assignments>,
     farewells: Arc<Farewells>,
 ) {
-    sockets::prepare_client(&client);
+    options::prepare_long_lived(&client);
     let (handle, mut verdict) = oneshot::channel();
     let (stop_handle, stop) = oneshot::channel();
     let service = ServiceName::default();

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use relayserver_core::{Announcement, HostKey, Reason, limits};
-
+use relayserver_core::{Announcement, HostId, Reason, limits};
+use relayserver_transport::options;
 use relayserver_wire::command;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -15,19 +15,18 @@ use tracing::{debug, info};
 
 use crate::assignment::CommandHandle;
 use crate::context::Context;
-use crate::sockets;
 
 /// Serves a connection on the command port until it ends or the relay is over.
 pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
     if !context.access.allows(peer.ip()) {
-        info!(host.addr = %peer, reason = %Reason::NetworkNotAllowed, "command channel rejected");
+        info!(host.addr = %peer, reason = %Reason::NetworkNotAllowed, "command channel refused");
         return;
     }
-    sockets::prepare_waiting(&stream, context.user_timeout);
+    options::prepare_waiting(&stream, context.user_timeout);
     let (announcements, queue) = mpsc::channel(limits::ANNOUNCEMENTS_MAX);
     let overflow = Arc::new(Notify::new());
     let handle = CommandHandle { announcements, overflow: Arc::clone(&overflow) };
-    let _guard = context.assignments.command_up(HostKey::from_address(peer.ip()), handle);
+    let _guard = context.assignments.command_up(HostId::from_address(peer.ip()), handle);
     let (reader, writer) = stream.split();
     let reason = tokio::select! {
         reason = announce(queue, writer) => reason,

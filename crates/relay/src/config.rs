@@ -18,7 +18,7 @@ pub struct Config {
     pub hosts: SocketAddr,
     /// Where hosts open command channels.
     pub command: SocketAddr,
-    /// Where clients come.
+    /// Where clients connect.
     pub clients: SocketAddr,
     /// From where hosts are accepted.
     pub access: Access,
@@ -55,11 +55,24 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks that nothing is open to more than its operator said.
+    /// What is listened on, and for whom.
+    pub(crate) fn listeners(&self) -> [(&'static str, SocketAddr); 3] {
+        [("hosts", self.hosts), ("command channels", self.command), ("clients", self.clients)]
+    }
+
+    /// Checks that each port is for one thing, and that nothing is open to more than its operator said.
     ///
     /// # Errors
-    /// The first address that is not loopback although [`Access::Loopback`] is set.
+    /// The first address that was given twice, or that is not loopback although [`Access::Loopback`] is set.
     pub fn check(&self) -> Result<(), BindError> {
+        let [hosts, command, clients] = self.listeners();
+        for ((what, address), (other, again)) in
+            [(hosts, command), (hosts, clients), (command, clients)]
+        {
+            if address == again && address.port() != 0 {
+                return Err(BindError::SamePort { address, what, other });
+            }
+        }
         if self.access != Access::Loopback {
             return Ok(());
         }
@@ -117,9 +130,7 @@ impl Network {
             _ => false,
         }
     }
-}
 
-impl Network {
     /// A network of IPv4 addresses mapped into IPv6 is the network of the IPv4 addresses.
     fn to_canonical(self) -> Network {
         match (self.address.to_canonical(), self.prefix_len.checked_sub(96)) {
@@ -226,6 +237,16 @@ mod tests {
         let mut config = Config { clients: "0.0.0.0:8002".parse().unwrap(), ..Config::default() };
         assert!(matches!(config.check(), Err(BindError::NotLoopback { .. })));
         config.access = Access::Insecure;
+        assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn a_port_is_for_one_thing() {
+        let clients = Config::default().command;
+        let config = Config { clients, ..Config::default() };
+        assert!(matches!(config.check(), Err(BindError::SamePort { .. })));
+        let free = "127.0.0.1:0".parse().unwrap();
+        let config = Config { hosts: free, command: free, clients: free, ..Config::default() };
         assert!(config.check().is_ok());
     }
 }

@@ -19,7 +19,7 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// A port could not be had.
-    #[error("cannot listen for {what} on {address}: {source}")]
+    #[error("cannot listen for {what} on {address}: {source}{}", advice(source))]
     Listen {
         /// Whom the port is for.
         what: &'static str,
@@ -27,6 +27,16 @@ pub enum BindError {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// One port was given twice.
+    #[error("{address} cannot be for {what} and for {other}: give each a port of its own")]
+    SamePort {
+        /// What was given.
+        address: SocketAddr,
+        /// Whom it was given for first.
+        what: &'static str,
+        /// And then.
+        other: &'static str,
     },
     /// The recording could not be started.
     #[error("cannot record to {}: {source}", path.display())]
@@ -36,4 +46,14 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// What to do about it.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "; does a relay run already? Another port will do",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 are root's",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
 }

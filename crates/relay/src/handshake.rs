@@ -18,7 +18,7 @@ use crate::admission::Places;
 
 /// Why a connection was not taken for a host: the reason, and what exactly was wrong.
 #[derive(Debug)]
-pub(crate) struct Rejection {
+pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     pub(crate) detail: String,
 }
@@ -29,21 +29,21 @@ pub(crate) async fn read_hello(
     peer: IpAddr,
     places: &Arc<Places>,
     hello_timeout: Duration,
-) -> Result<Hello, Rejection> {
+) -> Result<Hello, Refusal> {
     let mut place = places.enter(peer);
     tokio::select! {
         read = timeout(hello_timeout, read(stream)) => read.unwrap_or_else(|_elapsed| {
             let detail = format!("no hello within {hello_timeout:?}");
-            Err(Rejection { reason: Reason::HelloTimeout, detail })
+            Err(Refusal { reason: Reason::HelloTimeout, detail })
         }),
         () = place.lost() => {
             let detail = "pushed out by a newer connection".to_owned();
-            Err(Rejection { reason: Reason::HandshakeLimit, detail })
+            Err(Refusal { reason: Reason::HandshakeLimit, detail })
         }
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Result<Hello, Rejection> {
+async fn read(stream: &mut TcpStream) -> Result<Hello, Refusal> {
     let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header[..1]).await?;
     // Garbage is told by its first byte, without waiting for three more.
@@ -54,28 +54,28 @@ async fn read(stream: &mut TcpStream) -> Result<Hello, Rejection> {
     Ok(Hello::decode(&payload)?)
 }
 
-impl From<io::Error> for Rejection {
-    fn from(error: io::Error) -> Rejection {
-        Rejection { reason: Reason::PeerClosed, detail: error.to_string() }
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Refusal {
+        Refusal { reason: Reason::PeerClosed, detail: error.to_string() }
     }
 }
 
-impl From<FrameError> for Rejection {
-    fn from(error: FrameError) -> Rejection {
+impl From<FrameError> for Refusal {
+    fn from(error: FrameError) -> Refusal {
         let reason = match error {
             FrameError::NotOurProtocol { .. } => Reason::NotOurProtocol,
             _ => Reason::Malformed,
         };
-        Rejection { reason, detail: error.to_string() }
+        Refusal { reason, detail: error.to_string() }
     }
 }
 
-impl From<MessageError> for Rejection {
-    fn from(error: MessageError) -> Rejection {
+impl From<MessageError> for Refusal {
+    fn from(error: MessageError) -> Refusal {
         let reason = match error {
             MessageError::UnsupportedVersion { .. } => Reason::UnsupportedVersion,
             _ => Reason::Malformed,
         };
-        Rejection { reason, detail: error.to_string() }
+        Refusal { reason, detail: error.to_string() }
     }
 }

@@ -19,7 +19,6 @@ mod listener;
 mod record;
 mod relay;
 mod session;
-mod sockets;
 
 pub use config::{Access, Config, Network, NetworkError};
 pub use error::BindError;

@@ -97,7 +97,7 @@ impl Relay {
         self.addresses.command
     }
 
-    /// Where clients come.
+    /// Where clients connect.
     pub fn clients_addr(&self) -> SocketAddr {
         self.addresses.clients
     }

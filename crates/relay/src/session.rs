@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use relayserver_core::{Assignment, Reason};
 use relayserver_splice::{Counts, Failure, Path, Side, Splice};
+use relayserver_transport::options;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,6 @@ use tracing::{debug, info};
 
 use crate::assignment::Start;
 use crate::closing::Legs;
-use crate::sockets;
 
 /// Runs the session that `start` describes over `host`, to its end. When the relay is `over`, nothing is waited for.
 pub(crate) async fn run(
@@ -25,7 +25,7 @@ pub(crate) async fn run(
     over: &CancellationToken,
 ) {
     let Start { assignment, client, client_addr, client_was_reset, mut stop, guard } = start;
-    sockets::prepare_session(&host);
+    options::prepare_session(&host);
     let legs = Legs::new(client, host);
     debug!(
         session.id = %assignment.session,
@@ -51,7 +51,7 @@ pub(crate) async fn run(
             biased;
             () = ready(()), if client_was_reset => Reason::ClientAborted,
             ended = splice.run(legs.client(), legs.host(), &counts, &mut on_eof) => {
-                reason_of(ended)
+                reason_of(&assignment, ended)
             }
             stopped = &mut stop => stopped.unwrap_or(Reason::Drained),
             () = silence(&half_closed, &counts, half_closed_timeout) => Reason::HalfClosedTimeout,
@@ -64,11 +64,12 @@ pub(crate) async fn run(
     report(&assignment, client_addr, &counts, reason);
 }
 
-fn reason_of(ended: Result<(), Failure>) -> Reason {
-    match ended {
-        Ok(()) => Reason::Finished,
-        Err(Failure { side: Side::Client, .. }) => Reason::ClientAborted,
-        Err(Failure { side: Side::Host, .. }) => Reason::HostAborted,
+fn reason_of(assignment: &Assignment, ended: Result<(), Failure>) -> Reason {
+    let Err(Failure { side, operation, error }) = ended else { return Reason::Finished };
+    debug!(session.id = %assignment.session, leg = %side, ?operation, %error, "leg failed");
+    match side {
+        Side::Client => Reason::ClientAborted,
+        Side::Host => Reason::HostAborted,
     }
 }
 

@@ -4,7 +4,7 @@
 //! use std::io::Write;
 //!
 //! # fn example() -> Result<(), relayserver::Error> {
-//! let listener = relayserver::blocking::Listener::connect(
+//! let listener = relayserver::blocking::Listener::listen(
 //!     relayserver::Listener::builder("relay.example.com"),
 //! )?;
 //! while let Ok(mut session) = listener.accept() {
@@ -49,7 +49,7 @@ impl Listener {
     ///
     /// # Errors
     /// Those of [`Builder::listen`], or no thread could be started.
-    pub fn connect(builder: Builder) -> Result<Listener, Error> {
+    pub fn listen(builder: Builder) -> Result<Listener, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("relayserver")

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relayserver_core::keeper::{BACKLOG_MAX, POOL_SIZE};
 use relayserver_transport::HostPort;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -12,18 +13,16 @@ use crate::driver::Driver;
 use crate::shared::{Config, Shared};
 use crate::{Error, Listener, Status};
 
-use relayserver_core::keeper::BACKLOG_MAX;
-
-/// The original's ports and pool.
+/// The original's ports.
 const HOSTS_PORT: u16 = 8000;
 const COMMAND_PORT: u16 = 8001;
-const POOL_SIZE: usize = 10;
 
 /// Sets up a [`Listener`]. Made by [`Listener::builder`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
     relay: String,
+    hosts_port: u16,
     command_port: u16,
     pool_size: usize,
     connect_timeout: Option<Duration>,
@@ -34,11 +33,18 @@ impl Builder {
     pub(crate) fn new(relay: String) -> Builder {
         Builder {
             relay,
+            hosts_port: HOSTS_PORT,
             command_port: COMMAND_PORT,
             pool_size: POOL_SIZE,
             connect_timeout: None,
             bind_addr: None,
         }
+    }
+
+    /// The relay's port for data channels, where its address names none; 8000 unless said otherwise.
+    pub fn hosts_port(mut self, port: u16) -> Builder {
+        self.hosts_port = port;
+        self
     }
 
     /// The relay's port for command channels; 8001 unless said otherwise.
@@ -70,11 +76,14 @@ impl Builder {
     ///
     /// Cancel safe: dropping it leaves nothing behind.
     ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    ///
     /// # Errors
     /// The address is none, or what answers there is no relay; or no relay accepted this host within the
     /// [connect timeout](Builder::connect_timeout).
     pub async fn listen(self) -> Result<Listener, Error> {
-        let hosts = data_address(&self.relay)?;
+        let hosts = data_address(&self.relay, self.hosts_port)?;
         let command = HostPort { port: self.command_port, ..hosts.clone() };
         let Builder { pool_size, bind_addr, connect_timeout, .. } = self;
         let shared = Arc::new(Shared::new(Config { hosts, command, pool_size, bind_addr }));
@@ -97,8 +106,11 @@ impl Builder {
             Some(connect_timeout) => match timeout(connect_timeout, accepted).await {
                 Ok(accepted) => accepted?,
                 Err(_elapsed) => {
-                    let last_error = shared.status.borrow().to_string();
-                    return Err(Error::ConnectTimeout { last_error });
+                    let last_error = match &*shared.status.borrow() {
+                        Status::Connecting { last_error: Some(error), .. } => error.clone(),
+                        _ => format!("no answer from {} yet", shared.config.hosts),
+                    };
+                    return Err(Error::ConnectTimeout { connect_timeout, last_error });
                 }
             },
         }
@@ -107,8 +119,8 @@ impl Builder {
 }
 
 /// `host`, `host:port`, `[v6]:port`, or a bare IPv6 address.
-fn data_address(relay: &str) -> Result<HostPort, Error> {
-    HostPort::parse_with_default(relay, HOSTS_PORT)
+fn data_address(relay: &str, port_default: u16) -> Result<HostPort, Error> {
+    HostPort::parse_with_default(relay, port_default)
         .map_err(|error| Error::Address(error.to_string()))
 }
 
@@ -125,11 +137,11 @@ mod tests {
             ("[::1]", "::1", 8000),
             ("[::1]:9", "::1", 9),
         ] {
-            let address = data_address(text).unwrap();
+            let address = data_address(text, HOSTS_PORT).unwrap();
             assert_eq!((address.host.as_str(), address.port), (host, port));
         }
         for text in ["", "http://relay", "relay:port", "a b"] {
-            assert!(data_address(text).unwrap_err().is_permanent());
+            assert!(data_address(text, HOSTS_PORT).unwrap_err().is_permanent());
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use relayserver_core::keeper::Slot;
 use relayserver_core::limits::{self, DIAL_TIMEOUT};
 use relayserver_transport::dial_from;
+use relayserver_transport::options::{prepare_session, prepare_waiting};
 use relayserver_wire::hello::{Answer, Hello};
 use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, VERSION, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,9 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::SessionId;
-use crate::report::{Report, Trouble};
+use crate::report::{Fault, Port, Report, Trouble};
 use crate::session::Session;
-use crate::shared::{Shared, prepare_session, prepare_waiting};
+use crate::shared::Shared;
 
 /// What the driver tells a channel's task. Dropping the sender closes the channel.
 pub(crate) struct Open;
@@ -53,8 +54,8 @@ pub(crate) async fn run(
     // The queue has room for as many as the keeper lets come; without a listener, nobody is there to serve the client.
     if let Err(refused) = sessions.try_send(session) {
         match refused {
-            mpsc::error::TrySendError::Full(session) => session.reject("backlog full"),
-            mpsc::error::TrySendError::Closed(session) => session.reject("listener dropped"),
+            mpsc::error::TrySendError::Full(session) => session.reject("backlog_full"),
+            mpsc::error::TrySendError::Closed(session) => session.reject("listener_dropped"),
         }
         shared.session_accepted();
     }
@@ -68,26 +69,28 @@ async fn report(reports: &mpsc::Sender<Report>, report: Report) {
 /// Connects, says hello, and reads the answer.
 async fn establish(shared: &Shared) -> Result<(TcpStream, Answer), Trouble> {
     let address = &shared.config.hosts;
-    let mut stream = dial_from(address, shared.config.bind_addr, DIAL_TIMEOUT).await?;
-    prepare_waiting(&stream);
-    match timeout(limits::HELLO_TIMEOUT, greet(&mut stream)).await {
-        Ok(Ok(answer)) => Ok((stream, answer)),
-        Ok(Err(trouble)) => Err(trouble.at(address)),
+    let dialled = dial_from(address, shared.config.bind_addr, DIAL_TIMEOUT).await;
+    let mut stream = dialled.map_err(|error| Trouble::dial(Port::Hosts, &error))?;
+    prepare_waiting(&stream, limits::USER_TIMEOUT);
+    let fault = match timeout(limits::HELLO_TIMEOUT, greet(&mut stream)).await {
+        Ok(Ok(answer)) => return Ok((stream, answer)),
+        Ok(Err(fault)) => fault,
         Err(_elapsed) => {
-            let waited = limits::HELLO_TIMEOUT.as_secs();
-            Err(Trouble::other(format!("no answer from {address} within {waited} s")))
+            let waited = limits::HELLO_TIMEOUT;
+            Fault::Lost(format!("has not answered a hello within {waited:?}"))
         }
-    }
+    };
+    Err(Trouble::at(Port::Hosts, address, fault))
 }
 
-async fn greet(stream: &mut TcpStream) -> Result<Answer, Trouble> {
+async fn greet(stream: &mut TcpStream) -> Result<Answer, Fault> {
     stream.write_all(&Hello { version: VERSION }.encode()).await?;
     let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header).await?;
-    let len = frame::payload_len(header, HELLO_FRAME_MAX).map_err(Trouble::not_a_relay)?;
+    let len = frame::payload_len(header, HELLO_FRAME_MAX).map_err(Fault::not_a_relay)?;
     let mut payload = vec![0; len];
     stream.read_exact(&mut payload).await?;
-    Answer::decode(&payload).map_err(Trouble::not_a_relay)
+    Answer::decode(&payload).map_err(Fault::not_a_relay)
 }
 
 /// Waits until a session opens on the channel: by the relay's word, or by the session's first byte. `false` when the channel

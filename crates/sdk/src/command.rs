@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use relayserver_core::limits::DIAL_TIMEOUT;
+use relayserver_core::limits::{self, DIAL_TIMEOUT};
 use relayserver_transport::dial_from;
+use relayserver_transport::options::prepare_waiting;
 use relayserver_wire::FRAME_MAX;
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::Decoder;
@@ -11,8 +12,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::report::{Report, Trouble};
-use crate::shared::{Shared, prepare_waiting};
+use crate::report::{Fault, Port, Report, Trouble};
+use crate::shared::Shared;
 
 /// Dials the command channel and reports what it hears, to its end or until the listener is over.
 pub(crate) async fn run(shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
@@ -28,18 +29,19 @@ async fn follow(shared: &Shared, reports: &mpsc::Sender<Report>) -> Report {
     let address = &shared.config.command;
     let mut stream = match dial_from(address, shared.config.bind_addr, DIAL_TIMEOUT).await {
         Ok(stream) => stream,
-        Err(error) => return Report::CommandFailed(error.into()),
+        Err(error) => return Report::CommandFailed(Trouble::dial(Port::Command, &error)),
     };
-    prepare_waiting(&stream);
+    prepare_waiting(&stream, limits::USER_TIMEOUT);
     let _taken = reports.send(Report::CommandUp).await;
-    let trouble = match listen(&mut stream, reports).await {
-        Ok(()) => Trouble::other(format!("the relay closed the command channel at {address}")),
-        Err(trouble) => trouble.at(address),
+    let fault = match listen(&mut stream, reports).await {
+        Ok(()) => Fault::Lost("closed the command channel".to_owned()),
+        Err(fault) => fault,
     };
-    Report::CommandLost(trouble)
+    Report::CommandLost(Trouble::at(Port::Command, address, fault))
 }
 
-async fn listen(stream: &mut TcpStream, reports: &mpsc::Sender<Report>) -> Result<(), Trouble> {
+/// Reports every announcement, to the end of the channel.
+async fn listen(stream: &mut TcpStream, reports: &mpsc::Sender<Report>) -> Result<(), Fault> {
     let mut decoder = Decoder::new(FRAME_MAX);
     let mut buffer = [0; 1024];
     loop {
@@ -48,8 +50,8 @@ async fn listen(stream: &mut TcpStream, reports: &mpsc::Sender<Report>) -> Resul
         if input.is_empty() {
             return Ok(());
         }
-        while let Some(payload) = decoder.next(&mut input).map_err(Trouble::not_a_relay)? {
-            let announcement = Announcement::decode(&payload).map_err(Trouble::not_a_relay)?;
+        while let Some(payload) = decoder.next(&mut input).map_err(Fault::not_a_relay)? {
+            let announcement = Announcement::decode(&payload).map_err(Fault::not_a_relay)?;
             let _taken = reports.send(Report::Announced(announcement)).await;
         }
     }

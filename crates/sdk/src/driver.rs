@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::channel::Open;
+use crate::complaints::Complaints;
 use crate::events::DropReason;
 use crate::report::{Report, Trouble};
 use crate::session::Session;
@@ -41,6 +42,8 @@ pub(crate) struct Driver {
     hopeless: Option<oneshot::Sender<Error>>,
     clients: String,
     last_error: Option<String>,
+    /// What was complained of.
+    complaints: Complaints,
     /// How long the wait is that was decided on last.
     next_try: Duration,
     started: Instant,
@@ -64,6 +67,7 @@ impl Driver {
             hopeless: Some(hopeless),
             clients: String::new(),
             last_error: None,
+            complaints: Complaints::default(),
             next_try: Duration::ZERO,
             started: Instant::now(),
         }
@@ -196,21 +200,31 @@ impl Driver {
         }
     }
 
-    /// Something went wrong: says so where it is news.
+    /// Something went wrong: tells the one who waits for the listener where trying again is of no use, and else says so
+    /// where it is news.
     fn troubled(&mut self, trouble: Trouble) {
-        let Trouble { message, not_a_relay, .. } = trouble;
-        if not_a_relay && let Some(hopeless) = self.hopeless.take() {
-            let address = self.shared.config.hosts.to_string();
-            // Whoever was waiting for the listener may have stopped.
-            let _told = hopeless.send(Error::NotARelay { address, detail: message.clone() });
-        }
+        let Trouble { message, hopeless, .. } = trouble;
         let now = self.now();
         self.next_try = self.keeper.next_try().map_or(Duration::ZERO, |due| due - now);
-        if self.last_error.as_ref() != Some(&message) {
-            let next_try_ms = self.next_try.as_millis();
-            warn!(error = message, next_try_ms, "no way to the relay, trying again");
+        match hopeless.and_then(|error| Some((error, self.hopeless.take()?))) {
+            // Whoever was waiting for the listener may have stopped.
+            Some((error, waiting)) => drop(waiting.send(error)),
+            None if self.complaints.is_news(&message, Instant::now()) => self.complain(&message),
+            None => {}
         }
         self.last_error = Some(message);
+    }
+
+    fn complain(&self, error: &str) {
+        // To the millisecond, which is as much as anyone wants to read.
+        let next_try = self.next_try
+            - Duration::from_nanos(u64::from(self.next_try.subsec_nanos() % 1_000_000));
+        let was_ready = matches!(*self.shared.status.borrow(), Status::Ready { .. });
+        if was_ready {
+            warn!(error, ?next_try, "relay lost, trying again");
+        } else {
+            warn!(error, ?next_try, "no way to the relay, trying again");
+        }
     }
 
     /// Sets the status, where it is another.
@@ -218,6 +232,7 @@ impl Driver {
         let status = if self.keeper.is_ready() {
             self.hopeless = None;
             self.last_error = None;
+            self.complaints = Complaints::default();
             Status::Ready { clients: self.clients.clone() }
         } else {
             let waiting = self.keeper.next_try().is_some_and(|due| due > self.now());

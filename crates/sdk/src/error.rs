@@ -1,6 +1,7 @@
 //! What can go wrong for whoever uses a listener.
 
 use std::io;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -12,16 +13,20 @@ pub enum Error {
     #[error("the relay's address is wrong: {0}")]
     Address(String),
     /// What answered at the relay's address is not a relay. Waiting cannot mend that.
-    #[error("{address} is not a relay: {detail}")]
+    #[error("{address} is not a relay's port for {channels}: {detail}")]
     NotARelay {
         /// What was dialled.
         address: String,
+        /// What the port should have been for.
+        channels: String,
         /// What came instead of an answer.
         detail: String,
     },
     /// The relay did not accept this host within the connect timeout.
-    #[error("no relay within the connect timeout: {last_error}")]
+    #[error("no relay within {connect_timeout:?}: {last_error}")]
     ConnectTimeout {
+        /// How long was tried.
+        connect_timeout: Duration,
         /// What went wrong last.
         last_error: String,
     },

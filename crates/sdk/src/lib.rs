@@ -28,6 +28,7 @@ pub mod blocking;
 mod builder;
 mod channel;
 mod command;
+mod complaints;
 mod driver;
 mod error;
 mod events;
@@ -48,3 +49,8 @@ pub use handler::Handler;
 pub use listener::Listener;
 pub use session::{ReadHalf, Session, SessionId, WriteHalf};
 pub use status::{Status, StatusWatch};
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

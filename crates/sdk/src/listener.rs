@@ -59,7 +59,7 @@ impl Listener {
                 let id = session.id();
                 let handled = aborted.run_until_cancelled(handler.handle(session)).await;
                 if let Some(Err(error)) = handled {
-                    debug!(session.id = %id, %error, "handler failed");
+                    debug!(channel.id = %id, %error, "handler failed");
                 }
             });
         }
@@ -115,7 +115,7 @@ impl Drop for Listener {
         sessions.close();
         while let Ok(session) = sessions.try_recv() {
             self.shared.session_accepted();
-            session.reject("listener dropped");
+            session.reject("listener_dropped");
         }
     }
 }

@@ -7,69 +7,118 @@ use relayserver_core::keeper::{Failure, Slot};
 use relayserver_transport::{DialError, DialErrorKind, HostPort};
 use relayserver_wire::command::Announcement;
 
+use crate::Error;
+
 /// What the tasks of channels tell the driver.
 pub(crate) enum Report {
+    /// The command channel is connected.
     CommandUp,
+    /// It could not be dialled.
     CommandFailed(Trouble),
+    /// It was up and has ended.
     CommandLost(Trouble),
+    /// The relay's word came over it.
     Announced(Announcement),
     /// The relay has answered: the channel is idle.
     ChannelAnswered {
         slot: Slot,
         channel_id: i32,
+        /// Where clients connect, as the relay gave it.
         clients: String,
     },
+    /// The relay has not answered.
     ChannelFailed(Slot, Trouble),
     /// The session's first byte has come, and its task hands it on.
     ChannelOpened(Slot),
     /// FIN has come and no byte.
     ChannelEnded(Slot),
+    /// An idle channel was reset.
     ChannelLost(Slot),
 }
 
-/// What went wrong with a connection to the relay.
-#[derive(Debug)]
-pub(crate) struct Trouble {
-    pub(crate) failure: Failure,
-    /// Whether what answered is no relay, which waiting cannot mend.
-    pub(crate) not_a_relay: bool,
-    pub(crate) message: String,
+/// Which of a relay's ports a connection went to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Port {
+    Hosts,
+    Command,
 }
 
-impl Trouble {
-    pub(crate) fn other(message: String) -> Trouble {
-        Trouble { failure: Failure::Rejected, not_a_relay: false, message }
-    }
-
-    pub(crate) fn not_a_relay(detail: impl fmt::Display) -> Trouble {
-        Trouble { failure: Failure::Rejected, not_a_relay: true, message: detail.to_string() }
-    }
-
-    /// Says where it happened.
-    pub(crate) fn at(self, address: &HostPort) -> Trouble {
-        Trouble { message: format!("{address}: {}", self.message), ..self }
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Trouble {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                Trouble::other("the relay closed the connection without an answer".to_owned())
-            }
-            _ => Trouble::other(error.to_string()),
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Port::Hosts => f.write_str("data channels"),
+            Port::Command => f.write_str("command channels"),
         }
     }
 }
 
-impl From<DialError> for Trouble {
-    fn from(error: DialError) -> Trouble {
-        let failure = match error.kind {
-            DialErrorKind::TimedOut | DialErrorKind::Unreachable => Failure::Unanswered,
-            DialErrorKind::Refused | DialErrorKind::NameNotResolved | DialErrorKind::Other => {
-                Failure::Rejected
+/// A connection to the relay that could not be had, or was lost.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) failure: Failure,
+    /// Where what answered is no relay, which waiting cannot mend.
+    pub(crate) hopeless: Option<Error>,
+    pub(crate) message: String,
+}
+
+impl Trouble {
+    /// A dial failed.
+    pub(crate) fn dial(port: Port, error: &DialError) -> Trouble {
+        let (failure, advice) = match error.kind {
+            DialErrorKind::Refused => (
+                Failure::Rejected,
+                format!("; does a relay run there, with its port for {port} on this number?"),
+            ),
+            DialErrorKind::TimedOut => {
+                (Failure::Unanswered, "; does a firewall stand in between?".to_owned())
             }
+            // So looks a network that is away, to those who know their relay by name.
+            DialErrorKind::NameNotResolved => (Failure::Unanswered, String::new()),
+            DialErrorKind::Unreachable => (Failure::Unanswered, String::new()),
+            DialErrorKind::Other => (Failure::Rejected, String::new()),
         };
-        Trouble { failure, not_a_relay: false, message: error.to_string() }
+        Trouble { failure, hopeless: None, message: format!("{error}{advice}") }
+    }
+
+    /// A connection that was there is of no use.
+    pub(crate) fn at(port: Port, address: &HostPort, fault: Fault) -> Trouble {
+        let failure = Failure::Rejected;
+        match fault {
+            Fault::Lost(what) => {
+                let message = format!("{address} {what}");
+                Trouble { failure, hopeless: None, message }
+            }
+            Fault::NotARelay(detail) => {
+                let (address, channels) = (address.to_string(), port.to_string());
+                let error = Error::NotARelay { address, channels, detail };
+                Trouble { failure, message: error.to_string(), hopeless: Some(error) }
+            }
+        }
+    }
+}
+
+/// What is wrong with a connection that was there.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// What it did.
+    Lost(String),
+    /// What came instead of a relay's bytes.
+    NotARelay(String),
+}
+
+impl Fault {
+    pub(crate) fn not_a_relay(detail: impl fmt::Display) -> Fault {
+        Fault::NotARelay(detail.to_string())
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                Fault::Lost("closed the connection without an answer".to_owned())
+            }
+            _ => Fault::Lost(format!("was lost: {error}")),
+        }
     }
 }

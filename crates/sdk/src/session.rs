@@ -11,7 +11,7 @@ use relayserver_transport::{abort, options::reset_on_close};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 use crate::events::DropReason;
 use crate::shared::Shared;
@@ -49,7 +49,7 @@ impl Session {
     /// A session on a channel to which a client was assigned.
     pub(crate) fn open(id: SessionId, stream: TcpStream, shared: Arc<Shared>) -> Session {
         shared.session_opened(id);
-        debug!(session.id = %id, "session opened");
+        debug!(channel.id = %id, "session opened");
         let life = Life { id, shared, reason: Mutex::new(DropReason::Closed) };
         Session { stream: Some(stream), life: Arc::new(life) }
     }
@@ -67,7 +67,7 @@ impl Session {
     /// Refuses the client: it sees its connection reset. `why` goes to the log and the events.
     pub fn reject(self, why: impl Into<String>) {
         let why = why.into();
-        warn!(session.id = %self.id(), why, "session rejected");
+        info!(channel.id = %self.id(), reason = why, "session rejected");
         self.end(DropReason::Rejected(why));
     }
 
@@ -141,12 +141,9 @@ impl Life {
     fn set_reason(&self, reason: DropReason) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
-}
 
-impl Life {
-    /// Decides how a connection that is being dropped ends. The client must not take half an answer for a whole one, so it
-    /// ends with a reset where a panic or an abort drops it.
-    /// `true` where that is a reset.
+    /// Decides how a connection that is being dropped ends: `true` where that is a reset. So it is where a panic or an abort
+    /// drops it, as the client must not take half an answer for a whole one.
     fn settle(&self, stream: &TcpStream) -> bool {
         let resets = std::thread::panicking() || self.shared.aborted.is_cancelled();
         if resets {
@@ -160,7 +157,7 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         let reason = self.reason.get_mut().unwrap_or_else(PoisonError::into_inner).clone();
-        debug!(session.id = %self.id, %reason, "session dropped");
+        debug!(channel.id = %self.id, %reason, "session dropped");
         self.shared.session_dropped(self.id, reason);
         self.shared.session_gone();
     }

@@ -4,15 +4,10 @@ use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use relayserver_core::limits;
-use relayserver_transport::options::Keepalive;
-use relayserver_transport::{HostPort, options};
-use tokio::net::TcpStream;
+use relayserver_transport::HostPort;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use crate::SessionId;
 use crate::events::{DropReason, EVENTS_MAX, Event};
@@ -43,12 +38,12 @@ pub(crate) struct Shared {
     /// How many sessions there are, accepted or not.
     pub(crate) sessions: watch::Sender<usize>,
     events: broadcast::Sender<Event>,
-    open: Mutex<Open>,
+    told: Mutex<Told>,
 }
 
 /// The book of what watchers have been told.
 #[derive(Default)]
-struct Open {
+struct Told {
     /// Sessions whose `Dropped` has not been sent.
     ids: HashSet<SessionId>,
     /// Drops that were announced before their session's task came to open it: a client that comes and leaves at once.
@@ -71,7 +66,7 @@ impl Shared {
             accepted: Notify::new(),
             sessions: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENTS_MAX),
-            open: Mutex::new(Open::default()),
+            told: Mutex::new(Told::default()),
         }
     }
 
@@ -81,28 +76,28 @@ impl Shared {
 
     pub(crate) fn session_opened(&self, id: SessionId) {
         self.sessions.send_modify(|sessions| *sessions += 1);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         self.send(Event::Opened { id });
-        match open.early_drops.iter().position(|early| *early == id) {
+        match told.early_drops.iter().position(|early| *early == id) {
             Some(position) => {
-                open.early_drops.remove(position);
+                told.early_drops.remove(position);
                 self.send(Event::Dropped { id, reason: DropReason::ClientLeft });
             }
-            None => drop(open.ids.insert(id)),
+            None => drop(told.ids.insert(id)),
         }
     }
 
     /// Says that a session is dropped, unless that was said.
     pub(crate) fn session_dropped(&self, id: SessionId, reason: DropReason) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.ids.remove(&id) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.ids.remove(&id) {
             self.send(Event::Dropped { id, reason });
         } else if reason == DropReason::ClientLeft {
             // Its task has not come to open it yet; or the id is another host's, or one that was dropped.
-            if open.early_drops.len() == EARLY_DROPS_MAX {
-                open.early_drops.pop_front();
+            if told.early_drops.len() == EARLY_DROPS_MAX {
+                told.early_drops.pop_front();
             }
-            open.early_drops.push_back(id);
+            told.early_drops.push_back(id);
         }
     }
 
@@ -119,28 +114,5 @@ impl Shared {
     fn send(&self, event: Event) {
         // Nobody watches: nobody is told.
         let _watched = self.events.send(event);
-    }
-}
-
-/// Sets up a connection that waits: a command channel, or an idle data channel.
-pub(crate) fn prepare_waiting(stream: &TcpStream) {
-    let keepalive = Keepalive {
-        idle: limits::KEEPALIVE_IDLE,
-        interval: limits::KEEPALIVE_INTERVAL,
-        probes_max: limits::KEEPALIVE_PROBES_MAX,
-    };
-    log_failure(options::set_keepalive(stream, keepalive));
-    log_failure(options::set_user_timeout(stream, Some(limits::USER_TIMEOUT)));
-}
-
-/// Sets up a connection that carries a session from now on: a peer that does not read for long is not dead.
-pub(crate) fn prepare_session(stream: &TcpStream) {
-    log_failure(options::set_user_timeout(stream, None::<Duration>));
-}
-
-/// A socket that takes no options is one whose peer has gone, which its reader will find out.
-fn log_failure(set: std::io::Result<()>) {
-    if let Err(error) = set {
-        debug!(%error, "socket option not set");
     }
 }

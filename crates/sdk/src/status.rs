@@ -37,7 +37,7 @@ impl fmt::Display for Status {
             Status::Connecting { last_error: Some(error), next_try: Some(next_try) } => {
                 write!(f, "next try in {} ms after: {error}", next_try.as_millis())
             }
-            Status::Ready { clients } => write!(f, "ready: clients come to {clients}"),
+            Status::Ready { clients } => write!(f, "ready: clients connect to {clients}"),
             Status::Draining => f.write_str("draining"),
             Status::Closed => f.write_str("closed"),
         }

@@ -93,7 +93,7 @@ impl TestRelay {
         self.command
     }
 
-    /// Where clients come.
+    /// Where clients connect.
     pub fn clients_addr(&self) -> SocketAddr {
         self.clients
     }

@@ -1,10 +1,11 @@
-//! What is asked of a connection's socket. Nothing here decides when.
+//! What is asked of a connection's socket, by what it is used for. Nothing here decides when.
 
 use std::io;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tracing::debug;
 
 /// When the kernel probes a silent connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct Keepalive {
     /// After so many probes without an answer the connection is dead.
     pub probes_max: u32,
 }
+
+/// What keeps NATs awake, which forget a connection after some minutes, and finds out within 90 s that a peer has vanished.
+pub const KEEPALIVE: Keepalive =
+    Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), probes_max: 3 };
 
 /// Has the kernel probe the connection when it is silent.
 ///
@@ -51,6 +56,31 @@ pub fn set_user_timeout(stream: &TcpStream, user_timeout: Option<Duration>) -> i
 /// As [`set_keepalive`].
 pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)
+}
+
+/// Sets up a connection that waits for its peer, such as an idle channel: what is dead is to be noticed, and NATs are kept awake.
+pub fn prepare_waiting(stream: &TcpStream, user_timeout: Duration) {
+    prepare_long_lived(stream);
+    log_failure(set_user_timeout(stream, Some(user_timeout)));
+}
+
+/// Sets up a connection that waited and carries a session from now on: a peer that does not read for as long as it likes is
+/// not dead.
+pub fn prepare_session(stream: &TcpStream) {
+    log_failure(set_user_timeout(stream, None));
+}
+
+/// Sets up a connection that may be silent for long: one whose peer has vanished is to be noticed.
+pub fn prepare_long_lived(stream: &TcpStream) {
+    log_failure(set_keepalive(stream, KEEPALIVE));
+    log_failure(set_nodelay(stream));
+}
+
+/// A socket that takes no options is one whose peer has gone already, which its reader will find out.
+fn log_failure(set: io::Result<()>) {
+    if let Err(error) = set {
+        debug!(%error, "socket option not set");
+    }
 }
 
 /// Makes the close of a connection, whenever it comes, a RST, so that the peer can tell it from an end.

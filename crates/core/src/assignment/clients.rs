@@ -1,7 +1,7 @@
 //! The book's part about clients: their arrival, their wait, their assignment, and their sessions' ends.
 
 use super::{Book, Place};
-use crate::ids::{ChannelId, HostKey, ServiceName, SessionId};
+use crate::ids::{ChannelId, HostId, ServiceName, SessionId};
 use crate::reason::Reason;
 use crate::session::{Phase, Session, State};
 use crate::time::Time;
@@ -75,7 +75,7 @@ impl<H: Handles> Book<H> {
         &mut self,
         now: Time,
         session: SessionId,
-        host: HostKey,
+        host: HostId,
         channel: ChannelId,
         channel_handle: H::Channel,
     ) {

@@ -1,7 +1,7 @@
 //! The book's part about hosts: their command channels, and their data channels until a client is assigned.
 
 use super::{Book, Channel, Place};
-use crate::ids::{ChannelId, CommandId, HostKey, ServiceName};
+use crate::ids::{ChannelId, CommandId, HostId, ServiceName};
 use crate::reason::Reason;
 use crate::time::Time;
 use crate::vocabulary::{Handles, Output};
@@ -11,7 +11,7 @@ impl<H: Handles> Book<H> {
         &mut self,
         now: Time,
         command: CommandId,
-        host: HostKey,
+        host: HostId,
         handle: H::Command,
     ) {
         if self.draining || self.commands.len() >= self.limits.commands_max {
@@ -45,7 +45,7 @@ impl<H: Handles> Book<H> {
         }
         self.outputs.push_back(Output::HostLeft { host });
         // A host without command channels of its own was reached through all of them: it is lost with the last.
-        let lost: Vec<HostKey> = if self.commands.is_empty() {
+        let lost: Vec<HostId> = if self.commands.is_empty() {
             self.hosts.keys().copied().collect()
         } else {
             vec![host]
@@ -59,7 +59,7 @@ impl<H: Handles> Book<H> {
 
     pub(super) fn reserve(
         &mut self,
-        host: HostKey,
+        host: HostId,
         service: ServiceName,
     ) -> Result<ChannelId, Reason> {
         if self.draining {
@@ -128,7 +128,7 @@ impl<H: Handles> Book<H> {
         self.forget_service_if_empty(&entry.service);
     }
 
-    pub(super) fn forget_host_if_empty(&mut self, host: HostKey) {
+    pub(super) fn forget_host_if_empty(&mut self, host: HostId) {
         if self.hosts.get(&host).is_some_and(|host| host.commands.is_empty() && host.channels == 0)
         {
             self.hosts.remove(&host);

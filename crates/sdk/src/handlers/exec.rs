@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use relayserver_splice::{Counts, Leg, Path, Side, Splice};
+use relayserver_splice::{Counts, Failure, Leg, Path, Side, Splice};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
@@ -82,7 +82,7 @@ impl Handler for Exec {
         let (program, stderr) = match self.spawn() {
             Ok(spawned) => spawned,
             Err(error) => {
-                warn!(session.id = %id, program = ?self.program, %error, "program cannot be started");
+                warn!(channel.id = %id, program = ?self.program, %error, "program cannot be started");
                 session.reject("program_not_started");
                 return Ok(());
             }
@@ -93,7 +93,7 @@ impl Handler for Exec {
         // What has left the program's group may hold its standard error open for ever.
         let _logged = timeout(LINGER_TIMEOUT, logging.join_next()).await;
         let status = ended?;
-        debug!(session.id = %id, program = ?self.program, %status, "program ended");
+        debug!(channel.id = %id, program = ?self.program, %status, "program ended");
         Ok(())
     }
 }
@@ -138,8 +138,12 @@ impl Program {
         };
         match delivered {
             Some(Ok(())) => linger(&mut session).await,
-            unfinished => {
-                debug!(session.id = %session.id(), ?unfinished, "session aborted");
+            Some(Err(Failure { side, operation, error })) => {
+                debug!(channel.id = %session.id(), leg = %side, ?operation, %error, "leg failed");
+                session.reset();
+            }
+            None => {
+                debug!(channel.id = %session.id(), timeout = ?OUTPUT_TIMEOUT, "output not taken");
                 session.reset();
             }
         }
@@ -174,7 +178,7 @@ async fn log_lines(stderr: ChildStderr, id: crate::SessionId) {
         if !read.is_ok_and(|len| len > 0) {
             return;
         }
-        info!(session.id = %id, stderr = %String::from_utf8_lossy(line.trim_ascii_end()), "program says");
+        info!(channel.id = %id, stderr = %String::from_utf8_lossy(line.trim_ascii_end()), "program says");
     }
 }
 

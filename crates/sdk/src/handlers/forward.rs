@@ -44,7 +44,7 @@ impl Handler for Forward {
         let server = match self.0.connect().await {
             Ok(server) => server,
             Err(error) => {
-                warn!(session.id = %session.id(), target = %self, %error, "server cannot be reached");
+                warn!(channel.id = %session.id(), target = %self, %error, "server cannot be reached");
                 session.reject("target_unreachable");
                 return Ok(());
             }
@@ -64,7 +64,7 @@ impl Handler for Forward {
                 server_ends.in_order = true;
             }
             Err(Failure { side, operation, error }) => {
-                debug!(session.id = %session.id(), leg = ?side, ?operation, %error, "session aborted");
+                debug!(channel.id = %session.id(), leg = %side, ?operation, %error, "leg failed");
                 // An abort on one leg is an abort on the other.
                 session.reset();
             }

@@ -17,7 +17,7 @@ fn client(relay: &TestRelay) -> TcpStream {
 #[test]
 fn sessions_read_and_write_on_threads_of_their_own() {
     let relay = TestRelay::start();
-    let listener = blocking::Listener::connect(relay.listener()).unwrap();
+    let listener = blocking::Listener::listen(relay.listener()).unwrap();
     assert!(matches!(listener.status(), Status::Ready { .. }));
     std::thread::scope(|threads| {
         threads.spawn(|| {
@@ -47,7 +47,7 @@ fn sessions_read_and_write_on_threads_of_their_own() {
 #[test]
 fn sessions_outlive_their_listener() {
     let relay = TestRelay::start();
-    let listener = blocking::Listener::connect(relay.listener()).unwrap();
+    let listener = blocking::Listener::listen(relay.listener()).unwrap();
     let mut client = client(&relay);
     let mut session = listener.accept().unwrap();
     drop(listener);
@@ -61,7 +61,7 @@ fn sessions_outlive_their_listener() {
 #[test]
 fn a_drain_waits_and_accept_ends() {
     let relay = TestRelay::start();
-    let listener = blocking::Listener::connect(relay.listener()).unwrap();
+    let listener = blocking::Listener::listen(relay.listener()).unwrap();
     let mut client = client(&relay);
     let session = listener.accept().unwrap();
     std::thread::scope(|threads| {
@@ -77,6 +77,6 @@ fn a_drain_waits_and_accept_ends() {
 
 #[test]
 fn an_address_that_is_none_is_an_error() {
-    let error = blocking::Listener::connect(relayserver::Listener::builder("no:port")).unwrap_err();
+    let error = blocking::Listener::listen(relayserver::Listener::builder("no:port")).unwrap_err();
     assert!(error.is_permanent(), "{error}");
 }

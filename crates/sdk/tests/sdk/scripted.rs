@@ -193,7 +193,24 @@ async fn what_is_no_relay_is_an_error_at_once() {
         assert!(matches!(error, Error::NotARelay { .. }), "{error}");
         assert!(error.is_permanent());
         assert!(!error.to_string().contains('\n'), "{error}");
+        let named = format!("{} is not a relay's port for data", relay.data.local_addr().unwrap());
+        assert!(error.to_string().starts_with(&named), "{error}");
     }
+}
+
+#[tokio::test]
+async fn no_command_port_is_an_error_that_names_that_port() {
+    let relay = Relay::bind().await;
+    let serve = async {
+        let mut command = relay.commanded().await;
+        command.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
+        command
+    };
+    let (outcome, _connection) = tokio::join!(within(relay.builder().listen()), serve);
+    let error = outcome.expect_err("what answers there is no relay").to_string();
+    let port = relay.command.local_addr().unwrap().port();
+    let named = format!("127.0.0.1:{port} is not a relay's port for command channels: ");
+    assert!(error.starts_with(&named), "{error}");
 }
 
 #[tokio::test]
