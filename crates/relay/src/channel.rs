@@ -80,6 +80,7 @@ async fn idle(
 ) -> Option<Start> {
     let (handle, mut start) = oneshot::channel();
     assignments.channel_idle(guard.channel, handle);
+    debug!(channel.id = %guard.channel, "data channel idle");
     tokio::select! {
         biased;
         start = &mut start => start.ok(),

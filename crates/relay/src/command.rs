@@ -27,6 +27,7 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
     let overflow = Arc::new(Notify::new());
     let handle = CommandHandle { announcements, overflow: Arc::clone(&overflow) };
     let _guard = context.assignments.command_up(HostId::from_address(peer.ip()), handle);
+    debug!(host.addr = %peer, "command channel up");
     let (reader, writer) = stream.split();
     let reason = tokio::select! {
         reason = announce(queue, writer) => reason,
