@@ -298,8 +298,8 @@ fn relay_name(text: &str) -> Result<String, String> {
     // No port may be 0, so this one stands for none.
     match HostPort::parse_with_default(text, 0) {
         Ok(HostPort { port: 0, host }) => Ok(host),
-        Ok(_) => Err(wrong(" without a port, which comes after it: RELAY DPORT CPORT")),
-        Err(_) => Err(wrong("")),
+        Err(_) if !text.contains(':') || text.contains('/') => Err(wrong("")),
+        Ok(_) | Err(_) => Err(wrong(" without a port, which comes after it: RELAY DPORT CPORT")),
     }
 }
 

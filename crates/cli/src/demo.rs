@@ -70,6 +70,9 @@ async fn show(args: &DemoArgs, screen: &Screen) -> io::Result<Exit> {
             number = signals.next() => return Ok(Exit::Signal(number)),
         }
     }
+    if !args.once {
+        screen.ended()?;
+    }
     Ok(Exit::Success)
 }
 

@@ -12,7 +12,7 @@ pub(crate) enum Exit {
     Failure,
     /// The command line is wrong.
     Usage,
-    /// A second signal of this number cut the drain short.
+    /// A signal of this number cut it short: the second one, where the first asks for a drain.
     Signal(u8),
 }
 
@@ -29,7 +29,7 @@ impl Termination for Exit {
 
 /// What every help text says about them.
 pub(crate) const HELP: &str = "Exit codes: 0 after all was done or drained, 1 when something failed, 2 for a wrong command \
-                               line, 130 or 143 when a second Ctrl-C or SIGTERM cut the drain short.";
+                               line, 130 or 143 when Ctrl-C or SIGTERM cut it short (relay and host: the second one).";
 
 /// Prints what clap found, or the help that was asked for.
 pub(crate) fn usage(error: &clap::Error) -> Exit {

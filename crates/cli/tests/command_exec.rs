@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use support::net::{expect, noise, rest};
 use support::peers::{Host, Relay, text};
-use support::program::{DEADLINE, readable};
+use support::program::{DEADLINE, Program, command, readable};
 
 fn exec(program: &[&str]) -> (Relay, Host) {
     let relay = Relay::start(&[]);
@@ -170,6 +170,18 @@ fn a_program_that_does_not_exist_ends_the_session_with_a_reason_and_the_host_goe
     assert!(text(&why, "program").contains("/nonexistent/program"), "{why:?}");
     assert!(text(&why, "error").contains("No such file"), "{why:?}");
     assert!(host.program.runs());
+}
+
+#[test]
+fn a_program_has_the_limit_of_descriptors_that_the_host_was_given() {
+    let relay = Relay::start(&[]);
+    let ports = format!("{} {}", relay.hosts.port(), relay.command.port());
+    let line = format!(
+        "ulimit -Sn 200; exec \"$0\" host 127.0.0.1 {ports} --log-format json --exec -- sh -c 'ulimit -Sn'"
+    );
+    let host = Program::start(command("sh", &["-c", &line, env!("CARGO_BIN_EXE_relayserver")]));
+    host.event("host ready");
+    assert_eq!(relay.receive().0, b"200\n");
 }
 
 #[test]

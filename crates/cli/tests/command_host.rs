@@ -57,6 +57,19 @@ fn a_name_that_does_not_exist_is_said_in_a_line() {
 }
 
 #[test]
+fn a_host_that_gets_fewer_channels_than_it_wants_is_not_lost_and_complains_once() {
+    let relay = Relay::start(&["--channels-max", "3"]);
+    let host = Host::start(&relay, &["-n", "6"]);
+    // Those of the first round, and of two more tries.
+    relay.program.events("data channel refused", 5);
+    let warnings: Vec<_> =
+        host.program.lines().into_iter().filter(|line| line.contains("\"WARN\"")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("no further channel"), "{warnings:?}");
+    assert_eq!(relay.ask(b"served"), b"served");
+}
+
+#[test]
 fn a_relay_that_comes_back_gets_its_host_back() {
     let ports = [free_port(), free_port(), free_port()];
     let relay = Relay::start_on(ports, &[]);

@@ -110,6 +110,8 @@ fn a_wrong_command_line_exits_2_and_names_what_is_wrong() {
         (&["host", "a b"], "a name or an address"),
         (&["host", ""], "a name or an address"),
         (&["host", "relay:8000"], "RELAY DPORT CPORT"),
+        (&["host", "relay:99999"], "RELAY DPORT CPORT"),
+        (&["host", "relay:"], "RELAY DPORT CPORT"),
         (&["host", "relay", "0"], "1..=65535"),
         (&["relay", "--clients-max", "0"], "a number from 1"),
         (&["relay", "--bind", "here"], "192.0.2.7"),

@@ -1,5 +1,5 @@
-//! The caps and deadlines that more than one file goes by, named, with the arithmetic behind each. What one file alone goes by
-//! stands at its top.
+//! The caps and deadlines of the protocol and of the relay, and those that relay and host share, named, with the arithmetic
+//! behind each. What concerns one file of the host, of the command or of a library alone stands at the top of that file.
 
 use std::time::Duration;
 

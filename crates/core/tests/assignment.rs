@@ -72,7 +72,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         })
 }
 
-fn host_key(host: u8) -> HostId {
+fn host_id(host: u8) -> HostId {
     HostId::from_address(Ipv4Addr::new(127, 0, 0, host).into())
 }
 
@@ -160,7 +160,7 @@ impl World {
     fn take_step(&mut self, step: Step) {
         let pick = |nth: usize, len: usize| (len > 0).then(|| nth % len);
         let input = match step {
-            Step::CommandUp { host } => return self.command_up(host_key(host)),
+            Step::CommandUp { host } => return self.command_up(host_id(host)),
             Step::CommandDown { nth } => {
                 let Some(nth) = pick(nth, self.commands.len()) else {
                     return;
@@ -168,7 +168,7 @@ impl World {
                 let command = *self.commands.keys().nth(nth).unwrap();
                 return self.command_down(command);
             }
-            Step::Hello { host } => return self.hello(host_key(host)),
+            Step::Hello { host } => return self.hello(host_id(host)),
             Step::Idle { nth } => {
                 let Some(nth) = pick(nth, self.reserved.len()) else {
                     return;

@@ -5,7 +5,7 @@
 //! Performing never waits: everything is a send into a bounded queue or a one-shot.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use relayserver_core::{
@@ -14,7 +14,7 @@ use relayserver_core::{
 };
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::record::Recorder;
@@ -35,6 +35,8 @@ pub(crate) struct CommandHandle {
     pub(crate) announcements: mpsc::Sender<Announcement>,
     /// Notified when the queue of announcements is full: the host does not read them.
     pub(crate) overflow: Arc<Notify>,
+    /// Set when the book did not take it.
+    pub(crate) refusal: Arc<OnceLock<Reason>>,
 }
 
 /// What becomes of a client.
@@ -244,8 +246,7 @@ fn perform(output: Output<Reach>) {
         Output::HostLeft { host } => info!(host.id = %host, "host left"),
         // Without its handle the command channel's task ends.
         Output::CloseCommand { handle, reason } => {
-            warn!(%reason, "command channel refused");
-            drop(handle);
+            let _first = handle.refusal.set(reason);
         }
         // A receiver that is gone drops what it was sent, and with it the other side's handle: each side's task
         // finds out and reports for itself.

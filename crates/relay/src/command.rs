@@ -1,7 +1,7 @@
 //! A command channel's life: announcements go out in their order, nothing comes in.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use relayserver_core::{Announcement, HostId, Reason, limits};
 use relayserver_transport::options;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::assignment::CommandHandle;
 use crate::context::Context;
@@ -25,8 +25,17 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
     options::prepare_waiting(&stream, context.user_timeout);
     let (announcements, queue) = mpsc::channel(limits::ANNOUNCEMENTS_MAX);
     let overflow = Arc::new(Notify::new());
-    let handle = CommandHandle { announcements, overflow: Arc::clone(&overflow) };
+    let refusal = Arc::new(OnceLock::new());
+    let handle = CommandHandle {
+        announcements,
+        overflow: Arc::clone(&overflow),
+        refusal: Arc::clone(&refusal),
+    };
     let _guard = context.assignments.command_up(HostId::from_address(peer.ip()), handle);
+    if let Some(reason) = refusal.get() {
+        warn!(host.addr = %peer, %reason, "command channel refused");
+        return;
+    }
     debug!(host.addr = %peer, "command channel up");
     let (reader, writer) = stream.split();
     let reason = tokio::select! {

@@ -69,7 +69,7 @@ impl Config {
         for ((what, address), (other, again)) in
             [(hosts, command), (hosts, clients), (command, clients)]
         {
-            if address == again && address.port() != 0 {
+            if overlap(address, again) {
                 return Err(BindError::SamePort { address, what, other });
             }
         }
@@ -81,6 +81,12 @@ impl Config {
             .find(|address| !address.ip().to_canonical().is_loopback());
         open.map_or(Ok(()), |address| Err(BindError::NotLoopback { address }))
     }
+}
+
+/// Whether who listens on one of them has the other too, or some of it.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let anywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || anywhere)
 }
 
 /// From where hosts are accepted. Version 1 has no authentication: whoever may connect may serve.
@@ -188,6 +194,8 @@ pub enum NetworkError {
 
 #[cfg(test)]
 mod tests {
+    use relayserver_transport::options;
+
     use super::*;
 
     fn network(text: &str) -> Network {
@@ -241,10 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn the_user_timeout_is_what_the_keepalive_probes_come_to() {
+        let probes = options::KEEPALIVE;
+        assert_eq!(limits::USER_TIMEOUT, probes.idle + probes.interval * probes.probes_max);
+    }
+
+    #[test]
     fn a_port_is_for_one_thing() {
         let clients = Config::default().command;
         let config = Config { clients, ..Config::default() };
         assert!(matches!(config.check(), Err(BindError::SamePort { .. })));
+        let hosts = "0.0.0.0:8001".parse().unwrap();
+        let config = Config { hosts, access: Access::Insecure, ..Config::default() };
+        assert!(
+            matches!(config.check(), Err(BindError::SamePort { .. })),
+            "8001 of loopback is in it"
+        );
+        let elsewhere = "127.0.0.2:8001".parse().unwrap();
+        assert!(Config { clients: elsewhere, ..Config::default() }.check().is_ok());
         let free = "127.0.0.1:0".parse().unwrap();
         let config = Config { hosts: free, command: free, clients: free, ..Config::default() };
         assert!(config.check().is_ok());

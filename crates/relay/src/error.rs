@@ -29,7 +29,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// One port was given twice.
-    #[error("{address} cannot be for {what} and for {other}: give each a port of its own")]
+    #[error("{address} cannot be for {other}: that port is for {what}; give each its own")]
     SamePort {
         /// What was given.
         address: SocketAddr,

@@ -84,6 +84,9 @@ impl Builder {
     /// [connect timeout](Builder::connect_timeout).
     pub async fn listen(self) -> Result<Listener, Error> {
         let hosts = data_address(&self.relay, self.hosts_port)?;
+        if hosts.port == 0 || self.command_port == 0 {
+            return Err(Error::Address("port 0 is no relay's".to_owned()));
+        }
         let command = HostPort { port: self.command_port, ..hosts.clone() };
         let Builder { pool_size, bind_addr, connect_timeout, .. } = self;
         let shared = Arc::new(Shared::new(Config { hosts, command, pool_size, bind_addr }));
@@ -108,7 +111,7 @@ impl Builder {
                 Err(_elapsed) => {
                     let last_error = match &*shared.status.borrow() {
                         Status::Connecting { last_error: Some(error), .. } => error.clone(),
-                        _ => format!("no answer from {} yet", shared.config.hosts),
+                        _ => "no answer from the relay yet".to_owned(),
                     };
                     return Err(Error::ConnectTimeout { connect_timeout, last_error });
                 }

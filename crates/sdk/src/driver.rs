@@ -154,15 +154,16 @@ impl Driver {
 
     fn take(&mut self, report: Report) {
         let now = self.now();
+        let was_ready = self.keeper.is_ready();
         match report {
             Report::CommandUp => self.keeper.handle_command_up(now),
             Report::CommandFailed(trouble) => {
                 self.keeper.handle_command_failed(now, trouble.failure);
-                self.troubled(trouble);
+                self.troubled(was_ready, trouble);
             }
             Report::CommandLost(trouble) => {
                 self.keeper.handle_command_lost(now);
-                self.troubled(trouble);
+                self.troubled(was_ready, trouble);
             }
             Report::Announced(announcement) => self.announced(announcement),
             Report::ChannelAnswered { slot, channel_id, clients } => {
@@ -172,7 +173,7 @@ impl Driver {
             Report::ChannelFailed(slot, trouble) => {
                 self.channels.remove(&slot);
                 self.keeper.handle_failed(now, slot, trouble.failure);
-                self.troubled(trouble);
+                self.troubled(was_ready, trouble);
             }
             Report::ChannelOpened(slot) => {
                 self.channels.remove(&slot);
@@ -202,28 +203,29 @@ impl Driver {
 
     /// Something went wrong: tells the one who waits for the listener where trying again is of no use, and else says so
     /// where it is news.
-    fn troubled(&mut self, trouble: Trouble) {
+    fn troubled(&mut self, was_ready: bool, trouble: Trouble) {
         let Trouble { message, hopeless, .. } = trouble;
         let now = self.now();
         self.next_try = self.keeper.next_try().map_or(Duration::ZERO, |due| due - now);
         match hopeless.and_then(|error| Some((error, self.hopeless.take()?))) {
             // Whoever was waiting for the listener may have stopped.
             Some((error, waiting)) => drop(waiting.send(error)),
-            None if self.complaints.is_news(&message, Instant::now()) => self.complain(&message),
+            None if self.complaints.is_news(&message, Instant::now()) => {
+                self.complain(was_ready, &message);
+            }
             None => {}
         }
         self.last_error = Some(message);
     }
 
-    fn complain(&self, error: &str) {
+    fn complain(&self, was_ready: bool, error: &str) {
         // To the millisecond, which is as much as anyone wants to read.
         let next_try = self.next_try
             - Duration::from_nanos(u64::from(self.next_try.subsec_nanos() % 1_000_000));
-        let was_ready = matches!(*self.shared.status.borrow(), Status::Ready { .. });
-        if was_ready {
-            warn!(error, ?next_try, "relay lost, trying again");
-        } else {
-            warn!(error, ?next_try, "no way to the relay, trying again");
+        match (was_ready, self.keeper.is_ready()) {
+            (true, false) => warn!(error, ?next_try, "relay lost, trying again"),
+            (true, true) => warn!(error, ?next_try, "no further channel, trying again"),
+            (false, _) => warn!(error, ?next_try, "no way to the relay, trying again"),
         }
     }
 
@@ -232,7 +234,6 @@ impl Driver {
         let status = if self.keeper.is_ready() {
             self.hopeless = None;
             self.last_error = None;
-            self.complaints = Complaints::default();
             Status::Ready { clients: self.clients.clone() }
         } else {
             let waiting = self.keeper.next_try().is_some_and(|due| due > self.now());
@@ -242,6 +243,7 @@ impl Driver {
         let is_ready = matches!(status, Status::Ready { .. });
         let was_ready = matches!(*self.shared.status.borrow(), Status::Ready { .. });
         if is_ready && !was_ready {
+            self.complaints = Complaints::default();
             info!(relay = %self.shared.config.hosts, clients = self.clients, "host ready");
         }
         self.shared.status.send_if_modified(|current| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::HostPort;
 
@@ -70,20 +70,22 @@ pub async fn dial_from(
     dial_timeout: Duration,
 ) -> Result<TcpStream, DialError> {
     let failed = |kind, source| DialError { kind, address: address.clone(), source };
-    let attempt = async {
-        let resolved = lookup_host((address.host.as_str(), address.port)).await;
-        let mut addresses: Vec<SocketAddr> =
-            resolved.map_err(|error| failed(DialErrorKind::NameNotResolved, error))?.collect();
-        addresses.retain(|to| source.is_none_or(|from| from.is_ipv4() == to.is_ipv4()));
-        addresses.truncate(ADDRESSES_MAX);
-        race(addresses, source, dial_timeout).await.map_err(|error| failed(kind_of(&error), error))
+    let timed_out =
+        |what: &str| io::Error::new(ErrorKind::TimedOut, format!("{what} within {dial_timeout:?}"));
+    let deadline = Instant::now() + dial_timeout;
+    let lookup = lookup_host((address.host.as_str(), address.port));
+    let resolved = match timeout_at(deadline, lookup).await {
+        Ok(resolved) => resolved,
+        // A network that is away looks like this too: its name servers are as silent as the relay.
+        Err(_elapsed) => Err(timed_out("the name was not resolved")),
     };
-    match timeout(dial_timeout, attempt).await {
-        Ok(outcome) => outcome,
-        Err(_elapsed) => {
-            let silence = format!("no answer within {dial_timeout:?}");
-            Err(failed(DialErrorKind::TimedOut, io::Error::new(ErrorKind::TimedOut, silence)))
-        }
+    let mut addresses: Vec<SocketAddr> =
+        resolved.map_err(|error| failed(DialErrorKind::NameNotResolved, error))?.collect();
+    addresses.retain(|to| source.is_none_or(|from| from.is_ipv4() == to.is_ipv4()));
+    addresses.truncate(ADDRESSES_MAX);
+    match timeout_at(deadline, race(addresses, source, dial_timeout)).await {
+        Ok(outcome) => outcome.map_err(|error| failed(kind_of(&error), error)),
+        Err(_elapsed) => Err(failed(DialErrorKind::TimedOut, timed_out("no answer"))),
     }
 }
 
@@ -159,6 +161,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
 

@@ -42,7 +42,11 @@ impl Screen {
     }
 
     pub(super) fn leaving(&self) -> io::Result<()> {
-        self.print("\n  Ended.\n")
+        self.print("\n  Leaving: running sessions get a moment, another Ctrl-C ends them.\n")
+    }
+
+    pub(super) fn ended(&self) -> io::Result<()> {
+        self.print("  Ended.\n")
     }
 
     fn print(&self, text: &str) -> io::Result<()> {

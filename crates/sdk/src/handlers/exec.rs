@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::leg_name;
 use crate::{Handler, Session};
 
 /// A longer line on standard error is logged in pieces.
@@ -139,7 +140,7 @@ impl Program {
         match delivered {
             Some(Ok(())) => linger(&mut session).await,
             Some(Err(Failure { side, operation, error })) => {
-                debug!(channel.id = %session.id(), leg = %side, ?operation, %error, "leg failed");
+                debug!(channel.id = %session.id(), leg = leg_name(side), ?operation, %error, "leg failed");
                 session.reset();
             }
             None => {

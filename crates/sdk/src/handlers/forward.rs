@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::leg_name;
 use crate::{Handler, Session};
 
 /// How long the server may take to accept. It is near, or it is down.
@@ -64,7 +65,7 @@ impl Handler for Forward {
                 server_ends.in_order = true;
             }
             Err(Failure { side, operation, error }) => {
-                debug!(channel.id = %session.id(), leg = %side, ?operation, %error, "leg failed");
+                debug!(channel.id = %session.id(), leg = leg_name(side), ?operation, %error, "leg failed");
                 // An abort on one leg is an abort on the other.
                 session.reset();
             }
