@@ -6,9 +6,11 @@
 
 mod admission;
 mod assignment;
+mod grant;
 mod ids;
 pub mod keeper;
 pub mod limits;
+mod policy;
 mod pool;
 mod reason;
 pub mod record;
@@ -18,9 +20,13 @@ mod vocabulary;
 
 pub use admission::{Admission, Ticket};
 pub use assignment::Book;
-pub use ids::{ChannelId, CommandId, HostId, ServiceName, SessionId};
-pub use limits::Limits;
+pub use grant::{Grant, InvalidServicePattern, Role, ServicePattern};
+pub use ids::{ChannelId, ChannelKey, CommandId, GrantId, HostId, ServiceName, SessionId};
+pub use limits::{Limits, ServiceLimits};
+pub use policy::Policy;
 pub use reason::Reason;
 pub use session::Phase;
 pub use time::Time;
-pub use vocabulary::{Announcement, Assignment, Handles, Input, Occupancy, Output};
+pub use vocabulary::{
+    Announcement, Assignment, End, Handles, Input, Membership, Occupancy, Output,
+};

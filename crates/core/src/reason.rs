@@ -79,6 +79,48 @@ reasons! {
     CommandStuck = "command_stuck",
     /// The peer closed the connection.
     PeerClosed = "peer_closed",
+    /// The host turned the session down.
+    Rejected = "rejected",
+    /// Nothing listens behind the host, or it cannot be reached.
+    TargetUnreachable = "target_unreachable",
+    /// The host did not accept the session in time.
+    NotAccepted = "not_accepted",
+    /// Each host that could serve the client was tried, and none did.
+    NoOtherHost = "no_other_host",
+    /// The host was not heard from for a while.
+    HostSuspect = "host_suspect",
+    /// The service has as many sessions as it may have.
+    SessionLimit = "session_limit",
+    /// The host's token is not known here: it was mistyped, or its relay is another one.
+    TokenUnknown = "token_unknown",
+    /// The host's token was revoked.
+    TokenRevoked = "token_revoked",
+    /// The host's token has expired.
+    TokenExpired = "token_expired",
+    /// The host presented no token, and may serve nothing without one.
+    TokenRequired = "token_required",
+    /// The token is one for clients: it cannot serve.
+    RoleNotGranted = "role_not_granted",
+    /// The token does not cover the service.
+    ServiceNotGranted = "service_not_granted",
+    /// The relay has no service of that name.
+    ServiceUnknown = "service_unknown",
+    /// The service is served by hosts of version 1, and not mixed with others.
+    ServiceOfVersion1 = "service_of_version_1",
+    /// The data channel does not belong to a command channel that is there.
+    ChannelKeyUnknown = "channel_key_unknown",
+    /// Another host has this id, and its command channel.
+    HostIdTaken = "host_id_taken",
+    /// The host opened a newer command channel.
+    Replaced = "replaced",
+    /// Version 1 is switched off.
+    Version1Off = "version_1_off",
+    /// Plain connections are not taken here: TLS is due.
+    TlsRequired = "tls_required",
+    /// TLS is off here, and the peer began it.
+    TlsOff = "tls_off",
+    /// The TLS handshake failed.
+    TlsFailed = "tls_failed",
 }
 
 impl fmt::Display for Reason {
