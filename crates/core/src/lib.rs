@@ -18,7 +18,7 @@ mod session;
 mod time;
 mod vocabulary;
 
-pub use admission::{Admission, Ticket};
+pub use admission::{Admission, SILENCE_MAX, Ticket, Verdict};
 pub use assignment::Book;
 pub use grant::{Grant, InvalidServicePattern, Role, ServicePattern};
 pub use ids::{ChannelId, ChannelKey, CommandId, GrantId, HostId, ServiceName, SessionId};

@@ -282,10 +282,8 @@ impl World {
     /// Whoever has lost its grant has nothing left.
     fn assert_nobody_acts_without_grant(&self) {
         for (host, it) in &self.members {
-            let ended = match it.grant.as_ref().and_then(|id| self.refusal_of_grant(Some(id))) {
-                Some(Reason::TokenRevoked | Reason::TokenExpired) => true,
-                _ => false,
-            };
+            let refusal = it.grant.as_ref().and_then(|id| self.refusal_of_grant(Some(id)));
+            let ended = matches!(refusal, Some(Reason::TokenRevoked | Reason::TokenExpired));
             if ended {
                 assert!(!self.has_command(*host));
                 assert!(self.idle.iter().all(|channel| self.channels[channel].host != *host));
