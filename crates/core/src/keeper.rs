@@ -5,6 +5,7 @@
 
 mod backoff;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -36,6 +37,9 @@ pub const ANNOUNCEMENT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u64);
 
+/// One of the pools that a host keeps, one a service, by its place in the list that the [`Keeper`] was made with.
+pub type PoolIndex = usize;
+
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -43,8 +47,8 @@ pub enum Output {
     DialCommand,
     /// Give up dialling the command channel.
     AbandonCommand,
-    /// Dial a data channel and say hello on it.
-    DialChannel(Slot),
+    /// Dial a data channel and say hello on it, for this pool.
+    DialChannel(Slot, PoolIndex),
     /// A session opened on this channel: hand it to the application. The keeper is done with it.
     Open(Slot),
     /// Close this channel, or give up dialling it. The keeper is done with it.
@@ -53,7 +57,7 @@ pub enum Output {
 
 /// The state of a host towards its relay.
 pub struct Keeper {
-    pool_size: usize,
+    pools: Vec<Pool>,
     dice: Dice,
     backoff: Backoff,
     command: Command,
@@ -70,6 +74,13 @@ pub struct Keeper {
     outputs: VecDeque<Output>,
 }
 
+/// The channels for one service.
+struct Pool {
+    size: usize,
+    /// How many are held: idle, or under way.
+    held: usize,
+}
+
 enum Command {
     Down { retry_at: Time },
     Dialling { round: u64 },
@@ -79,6 +90,7 @@ enum Command {
 enum Channel {
     Dialling {
         round: u64,
+        pool: PoolIndex,
     },
     /// Waits for a client.
     Idle(Idle),
@@ -92,16 +104,18 @@ enum Channel {
 #[derive(Clone, Copy)]
 struct Idle {
     id: i32,
+    pool: PoolIndex,
     since: Time,
     round: u64,
 }
 
 impl Keeper {
-    /// A host that holds `pool_size` idle channels, at least 1, and has dialled nothing yet:
+    /// A host that holds so many idle channels in each of its pools, at least 1, and has dialled nothing yet:
     /// [`handle_timeout`](Keeper::handle_timeout) starts it.
-    pub fn new(pool_size: usize, dice: Dice) -> Keeper {
+    pub fn new(pool_sizes: &[usize], dice: Dice) -> Keeper {
+        let pool = |size: &usize| Pool { size: (*size).max(1), held: 0 };
         Keeper {
-            pool_size: pool_size.max(1),
+            pools: pool_sizes.iter().map(pool).collect(),
             dice,
             backoff: Backoff::default(),
             command: Command::Down { retry_at: Time::ZERO },
@@ -174,6 +188,33 @@ impl Keeper {
         self.decide(now);
     }
 
+    /// The command channel is connected, and the relay has answered on it (version 2): it is proven.
+    pub fn handle_command_answered(&mut self, now: Time) {
+        if let Command::Dialling { round } = self.command {
+            self.backoff.answered(round);
+            self.backoff.settled(round);
+            self.command = Command::Up { since: now };
+        }
+        self.decide(now);
+    }
+
+    /// Nothing was heard of the relay for so long that it may have given this host's channels up: what is idle is closed,
+    /// unread, and the command channel is dialled anew.
+    pub fn handle_silence(&mut self, now: Time) {
+        let answered = |channel: &Channel| !matches!(channel, Channel::Dialling { .. });
+        let answered: Vec<Slot> =
+            self.channels.iter().filter(|(_, it)| answered(it)).map(|(slot, _)| *slot).collect();
+        for slot in answered {
+            self.take(slot);
+            self.outputs.push_back(Output::Close(slot));
+        }
+        if let Command::Up { .. } = self.command {
+            self.command = Command::Down { retry_at: now };
+            self.outputs.push_back(Output::AbandonCommand);
+        }
+        self.decide(now);
+    }
+
     /// Dialling the command channel failed.
     pub fn handle_command_failed(&mut self, now: Time, failure: Failure) {
         if let Command::Dialling { round } = self.command {
@@ -207,8 +248,8 @@ impl Keeper {
 
     /// The relay answered the hello: the channel, which announcements will call `id`, is idle.
     pub fn handle_answered(&mut self, now: Time, slot: Slot, id: i32) {
-        if let Some(Channel::Dialling { round }) = self.channels.get(&slot) {
-            let idle = Idle { id, since: now, round: *round };
+        if let Some(Channel::Dialling { round, pool }) = self.channels.get(&slot) {
+            let idle = Idle { id, pool: *pool, since: now, round: *round };
             self.backoff.answered(idle.round);
             self.dialling -= 1;
             self.channels.insert(slot, Channel::Idle(idle));
@@ -224,7 +265,7 @@ impl Keeper {
 
     /// The channel did not come to an answer.
     pub fn handle_failed(&mut self, now: Time, slot: Slot, failure: Failure) {
-        if let Some(Channel::Dialling { round }) = self.channels.get(&slot) {
+        if let Some(Channel::Dialling { round, .. }) = self.channels.get(&slot) {
             self.backoff.failed(now, *round, failure, &mut self.dice);
             self.take(slot);
         }
@@ -282,6 +323,7 @@ impl Keeper {
     pub fn handle_drain(&mut self) {
         self.leaving = true;
         self.dialling = 0;
+        self.pools.iter_mut().for_each(|pool| pool.held = 0);
         self.by_id.clear();
         self.early.clear();
         for slot in std::mem::take(&mut self.channels).into_keys() {
@@ -298,7 +340,11 @@ impl Keeper {
     pub fn check_invariants(&self) {
         let dialling = |channel: &&Channel| matches!(channel, Channel::Dialling { .. });
         assert_eq!(self.channels.values().filter(dialling).count(), self.dialling);
-        assert!(self.channels.len() <= self.pool_size, "more channels than the pool has places");
+        for (index, pool) in self.pools.iter().enumerate() {
+            let held = self.channels.values().filter(|channel| channel.pool() == index).count();
+            assert_eq!(pool.held, held, "a pool's channels are counted");
+            assert!(held <= pool.size, "more channels than the pool has places");
+        }
         assert!(self.dialling <= DIALLING_MAX, "too many dials at once");
         assert!(self.early.len() <= EARLY_MAX, "too many early announcements");
         assert!(self.early.is_empty() || self.dialling > 0, "early announcements for nobody");
@@ -325,12 +371,16 @@ impl Keeper {
             self.command = Command::Dialling { round };
             self.outputs.push_back(Output::DialCommand);
         }
-        for _ in 0..self.dials_allowed().min(self.channels_missing()) {
+        for _ in 0..self.dials_allowed().min(self.room()) {
+            let Some(pool) = self.emptiest() else {
+                break;
+            };
             let slot = Slot(self.next_slot);
             self.next_slot += 1;
             self.dialling += 1;
-            self.channels.insert(slot, Channel::Dialling { round });
-            self.outputs.push_back(Output::DialChannel(slot));
+            self.channels.insert(slot, Channel::Dialling { round, pool });
+            self.pools.iter_mut().skip(pool).take(1).for_each(|pool| pool.held += 1);
+            self.outputs.push_back(Output::DialChannel(slot, pool));
         }
     }
 
@@ -350,9 +400,18 @@ impl Keeper {
         usize::from(command_is_up && self.dialling == 0 && !watches_one)
     }
 
-    fn channels_missing(&self) -> usize {
-        let room = BACKLOG_MAX.max(self.pool_size).saturating_sub(self.backlog);
-        self.pool_size.min(room).saturating_sub(self.channels.len())
+    /// How many more channels the application's backlog allows.
+    fn room(&self) -> usize {
+        let wanted: usize = self.pools.iter().map(|pool| pool.size).sum();
+        let room = BACKLOG_MAX.max(wanted).saturating_sub(self.backlog);
+        wanted.min(room).saturating_sub(self.channels.len())
+    }
+
+    /// The pool that lacks the most channels; the first of those that do. `None` where all are full.
+    fn emptiest(&self) -> Option<PoolIndex> {
+        let missing = self.pools.iter().map(|pool| pool.size.saturating_sub(pool.held));
+        let (missing, index) = missing.enumerate().map(|(at, it)| (it, Reverse(at))).max()?;
+        (missing > 0).then_some(index.0)
     }
 
     /// When the relay is proven again by an idle channel that it has not closed, where it has closed some before.
@@ -387,6 +446,7 @@ impl Keeper {
 
     fn take(&mut self, slot: Slot) -> Option<Channel> {
         let taken = self.channels.remove(&slot)?;
+        self.pools.iter_mut().skip(taken.pool()).take(1).for_each(|pool| pool.held -= 1);
         match taken {
             Channel::Dialling { .. } => self.dialling -= 1,
             Channel::Idle(Idle { id, .. }) | Channel::Ended { idle: Idle { id, .. }, .. } => {
@@ -396,5 +456,14 @@ impl Keeper {
             }
         }
         Some(taken)
+    }
+}
+
+impl Channel {
+    fn pool(&self) -> PoolIndex {
+        match self {
+            Channel::Dialling { pool, .. } => *pool,
+            Channel::Idle(idle) | Channel::Ended { idle, .. } => idle.pool,
+        }
     }
 }

@@ -10,6 +10,7 @@ mod grant;
 mod ids;
 pub mod keeper;
 pub mod limits;
+pub mod liveness;
 mod policy;
 mod pool;
 mod reason;

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use relayserver_core::Time;
 use relayserver_core::keeper::{
-    ANNOUNCEMENT_GRACE, BACKLOG_MAX, DIALLING_MAX, Dice, EARLY_MAX, Failure, Keeper, Output, Slot,
+    ANNOUNCEMENT_GRACE, BACKLOG_MAX, DIALLING_MAX, Dice, EARLY_MAX, Failure, Keeper, Output,
+    PoolIndex, Slot,
 };
 
 /// A host process without sockets: performs what the keeper says, as far as a test lets it.
@@ -26,6 +27,7 @@ struct Host {
     closed: Vec<Slot>,
     dials: usize,
     seen: BTreeSet<Slot>,
+    pool_of: BTreeMap<Slot, PoolIndex>,
     leaving: bool,
 }
 
@@ -36,10 +38,14 @@ impl Host {
     }
 
     fn with_dice(pool_size: usize, dice: Dice) -> Host {
+        Host::with_pools(&[pool_size], dice)
+    }
+
+    fn with_pools(pool_sizes: &[usize], dice: Dice) -> Host {
         let mut host = Host {
-            keeper: Keeper::new(pool_size, dice),
+            keeper: Keeper::new(pool_sizes, dice),
             now: Time::ZERO,
-            pool_size,
+            pool_size: pool_sizes.iter().sum(),
             command_dials: 0,
             command_dialling: false,
             command_up: false,
@@ -49,6 +55,7 @@ impl Host {
             closed: Vec::new(),
             dials: 0,
             seen: BTreeSet::new(),
+            pool_of: BTreeMap::new(),
             leaving: false,
         };
         host.tell(|keeper, now| keeper.handle_timeout(now));
@@ -87,10 +94,11 @@ impl Host {
                 self.command_dials += 1;
             }
             Output::AbandonCommand => {
-                assert!(self.command_dialling && self.leaving);
-                self.command_dialling = false;
+                assert!((self.command_dialling && self.leaving) || self.command_up);
+                (self.command_dialling, self.command_up) = (false, false);
             }
-            Output::DialChannel(slot) => {
+            Output::DialChannel(slot, pool) => {
+                self.pool_of.insert(slot, pool);
                 assert!(!self.leaving, "dialled while leaving");
                 assert!(self.seen.insert(slot), "{slot:?} used twice");
                 self.dialling.push(slot);
@@ -111,6 +119,21 @@ impl Host {
         assert!(std::mem::take(&mut self.command_dialling));
         self.command_up = true;
         self.tell(Keeper::handle_command_up);
+    }
+
+    fn command_answers(&mut self) {
+        assert!(std::mem::take(&mut self.command_dialling));
+        self.command_up = true;
+        self.tell(Keeper::handle_command_answered);
+    }
+
+    fn silence(&mut self) {
+        self.tell(Keeper::handle_silence);
+    }
+
+    /// How many idle channels there are in each pool.
+    fn idle_in(&self, pool: PoolIndex) -> usize {
+        self.idle.iter().filter(|slot| self.pool_of[slot] == pool).count()
     }
 
     fn command_fails(&mut self, failure: Failure) {
@@ -210,6 +233,40 @@ fn the_command_channel_is_first_then_one_data_channel_then_all() {
     host.answered(host.dialling[0]);
     assert!(host.keeper.is_ready());
     assert_eq!((host.idle.len(), host.dialling.len()), (1, 9));
+}
+
+#[test]
+fn each_pool_is_kept_full() {
+    let mut host = Host::with_pools(&[2, 3], Box::new(|| u64::MAX));
+    host.command_answers();
+    while let Some(&slot) = host.dialling.first() {
+        host.answered(slot);
+    }
+    assert_eq!((host.idle_in(0), host.idle_in(1)), (2, 3));
+    let of_first = *host.idle.iter().find(|slot| host.pool_of[slot] == 0).unwrap();
+    host.first_byte(of_first);
+    let [replacement] = host.dialling[..] else { panic!("{:?}", host.dialling) };
+    assert_eq!(host.pool_of[&replacement], 0);
+}
+
+#[test]
+fn an_answered_command_channel_proves_the_relay() {
+    let mut host = Host::new(10);
+    host.command_answers();
+    assert_eq!(host.dialling.len(), 10, "all at once");
+}
+
+#[test]
+fn after_silence_nothing_idle_is_left_and_the_command_channel_is_dialled_anew() {
+    let mut host = Host::ready(4);
+    let opened = host.idle[0];
+    host.first_byte(opened);
+    let under_way = host.dialling.clone();
+    host.silence();
+    assert_eq!(host.closed.len(), 3, "all that was idle");
+    assert!(!host.closed.contains(&opened), "a session is no idle channel");
+    assert!(host.command_dialling && !host.command_up);
+    assert!(under_way.iter().all(|slot| host.dialling.contains(slot)));
 }
 
 #[test]
@@ -522,6 +579,8 @@ fn who_leaves_closes_what_is_idle_and_dials_nothing() {
 #[derive(Clone, Debug)]
 enum Happening {
     CommandUp,
+    CommandAnswered,
+    Silence,
     CommandFails(bool),
     CommandLost,
     Answered(usize),
@@ -540,7 +599,9 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     use Happening::*;
     prop_oneof![
-        4 => Just(CommandUp),
+        3 => Just(CommandUp),
+        2 => Just(CommandAnswered),
+        1 => Just(Silence),
         1 => any::<bool>().prop_map(CommandFails),
         1 => Just(CommandLost),
         12 => any::<usize>().prop_map(Answered),
@@ -569,6 +630,8 @@ impl Host {
         let opened = self.opened.len();
         match happening {
             Happening::CommandUp if self.command_dialling => self.command_comes_up(),
+            Happening::CommandAnswered if self.command_dialling => self.command_answers(),
+            Happening::Silence => self.silence(),
             Happening::CommandFails(away) if self.command_dialling => {
                 self.command_fails(failure(away));
             }
@@ -640,7 +703,7 @@ proptest! {
         seed in any::<u64>(),
         happenings in prop::collection::vec(happening(), 0..200),
     ) {
-        let mut host = Host::with_dice(pool_size, dice(seed));
+        let mut host = Host::with_pools(&[pool_size, 3], dice(seed));
         let mut backlog = 0;
         for happening in happenings {
             host.live(happening, &mut backlog);
@@ -648,7 +711,8 @@ proptest! {
         host.all_is_well();
         let early = host.opened.len();
         prop_assert!(host.command_up && host.keeper.is_ready());
-        prop_assert_eq!(host.idle.len(), pool_size, "{} opened", early);
+        let idle = (host.idle_in(0), host.idle_in(1));
+        prop_assert_eq!(idle, (pool_size, 3), "{} opened", early);
     }
 
     #[test]
@@ -670,7 +734,7 @@ proptest! {
     fn a_hostile_relay_is_never_dialled_in_a_hot_loop(
         pool_size in 1..50_usize,
         seed in any::<u64>(),
-        tricks in prop::collection::vec(0..6_u8, 1..20),
+        tricks in prop::collection::vec(0..7_u8, 1..20),
     ) {
         let mut host = Host::with_dice(pool_size, dice(seed));
         let (mut trick, minute) = (tricks.iter().cycle(), Time::ZERO + Duration::from_secs(60));
@@ -679,6 +743,7 @@ proptest! {
                 match trick.next() {
                     Some(0) => host.command_fails(Failure::Rejected),
                     Some(1) => { host.command_comes_up(); host.command_lost(); }
+                    Some(6) => { host.command_answers(); host.command_lost(); }
                     _ => host.command_comes_up(),
                 }
             } else if let Some(&slot) = host.dialling.first() {
