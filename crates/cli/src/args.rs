@@ -104,7 +104,7 @@ pub(crate) struct RelayArgs {
     pub(crate) clients_max: usize,
 
     /// How many clients may wait for a channel
-    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().queue_max)]
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::ServiceLimits::default().queue_max)]
     pub(crate) queue_max: usize,
 
     /// How many data channels may be connected
@@ -115,7 +115,7 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().commands_max, value_parser = count)]
     pub(crate) commands_max: usize,
 
-    /// How many connections that have not said hello may be open; beyond it newcomers push out the oldest
+    /// How many connections that have not said hello may be open; others wait for their turn
     #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().handshakes_max, value_parser = count)]
     pub(crate) handshakes_max: usize,
 

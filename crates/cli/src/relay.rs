@@ -1,8 +1,11 @@
 //! `relayserver relay`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use relayserver_relay::{Access, Config, Limits, Relay};
+use relayserver_relay::{
+    Access, Config, Limits, Relay, Service, ServiceLimits, ServiceName, Version1,
+};
 
 use crate::args::RelayArgs;
 use crate::exit::{self, Exit};
@@ -35,14 +38,20 @@ fn config(args: RelayArgs) -> Config {
         Access::Networks(args.v1_allow)
     };
     let on = |port| SocketAddr::new(args.bind, port);
+    let service = ServiceName::default();
+    let limits = ServiceLimits {
+        assign_timeout: args.assign_timeout,
+        queue_max: args.queue_max,
+        sessions_max: None,
+    };
+    let listen = args.listen_clients.unwrap_or_else(|| on(args.clients_port));
+    let command = args.listen_command.unwrap_or_else(|| on(args.command_port));
     Config {
         hosts: args.listen_hosts.unwrap_or_else(|| on(args.hosts_port)),
-        command: args.listen_command.unwrap_or_else(|| on(args.command_port)),
-        clients: args.listen_clients.unwrap_or_else(|| on(args.clients_port)),
+        v1: Some(Version1 { command, service: service.clone(), mixed: false }),
+        services: BTreeMap::from([(service, Service { listen, limits })]),
         access,
         limits: Limits {
-            assign_timeout: args.assign_timeout,
-            queue_max: args.queue_max,
             clients_max: args.clients_max,
             channels_max: args.channels_max,
             commands_max: args.commands_max,

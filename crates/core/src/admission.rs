@@ -5,8 +5,8 @@
 //! address; beyond the bound, connections wait:
 //! - Whoever waits is served in turn over the addresses, and at an address in the order of arrival.
 //! - Addresses that have an authenticated host have a quarter of all places to themselves.
-//! - Where somebody waits, a connection that has not sent a byte for [`SILENCE_MAX`] loses its place: a true host speaks first,
-//!   within a round trip.
+//! - Where somebody waits for its place, a connection that has not sent a byte for [`SILENCE_MAX`] loses it: a true host speaks
+//!   first, within a round trip.
 //! - Whoever was refused for what it said (a wrong token) keeps its place until it is told so, which the relay delays; at an
 //!   address that has an authenticated host such places are at most half. Whoever exceeds them is closed at once.
 
@@ -63,6 +63,8 @@ struct Origin(IpAddr);
 struct Places<T> {
     waiting: BTreeMap<u64, T>,
     admitted: BTreeMap<u64, Admitted<T>>,
+    /// Those of them that have not sent a byte, the longest silent first.
+    silent: BTreeSet<(Time, Ticket)>,
     /// How many of those are punished.
     punished: usize,
     /// How many authenticated hosts there are.
@@ -82,6 +84,7 @@ impl<T> Default for Places<T> {
         Places {
             waiting: BTreeMap::new(),
             admitted: BTreeMap::new(),
+            silent: BTreeSet::new(),
             punished: 0,
             hosts: 0,
             has_turn: false,
@@ -132,7 +135,7 @@ impl<T: Clone> Admission<T> {
     pub fn spoke(&mut self, ticket: Ticket) {
         let admitted = |places: &Places<T>| places.admitted.get(&ticket.number).map(|it| it.since);
         if let Some(since) = self.origins.get(&ticket.origin).and_then(admitted) {
-            self.silent.remove(&(since, ticket));
+            self.is_silent_no_more(since, ticket);
         }
     }
 
@@ -173,9 +176,9 @@ impl<T: Clone> Admission<T> {
             return;
         };
         places.punished -= usize::from(left.punished);
-        self.silent.remove(&(left.since, ticket));
         self.admitted -= 1;
         self.admitted_unknown -= usize::from(places.hosts == 0);
+        self.is_silent_no_more(left.since, ticket);
         self.settle(origin);
         self.admit(now);
     }
@@ -206,10 +209,7 @@ impl<T: Clone> Admission<T> {
 
     /// When [`Admission::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.waiting == 0 {
-            return None;
-        }
-        self.silent.first().map(|(since, _)| *since + SILENCE_MAX)
+        self.longest_silent().map(|(since, _)| since + SILENCE_MAX)
     }
 
     /// Time has passed.
@@ -232,18 +232,25 @@ impl<T: Clone> Admission<T> {
         self.waiting
     }
 
-    /// Closes those that have been silent for too long, while somebody waits.
+    /// Closes those that have been silent for too long, and whose places somebody waits for.
     fn make_room(&mut self, now: Time) {
-        while self.waiting > 0
-            && let Some(&(since, ticket)) = self.silent.first()
-            && since + SILENCE_MAX <= now
+        while let Some((_, ticket)) =
+            self.longest_silent().filter(|(since, _)| *since + SILENCE_MAX <= now)
         {
-            self.silent.pop_first();
             let admitted = self.origins.get(&ticket.origin).map(|places| &places.admitted);
             let handle = admitted.and_then(|it| it.get(&ticket.number)).map(|it| it.handle.clone());
             self.outputs.extend(handle.map(Verdict::Closed));
             self.leave(now, ticket);
         }
+    }
+
+    /// The longest silent of those whose places somebody waits for: at their address, or, where all places are taken, anywhere.
+    fn longest_silent(&self) -> Option<(Time, Ticket)> {
+        if !self.turns.is_empty() {
+            return self.silent.first().copied();
+        }
+        let full = self.waiting_ranking.iter().filter_map(|(_, origin)| self.origins.get(origin));
+        full.filter_map(|places| places.silent.first().copied()).min()
     }
 
     /// Admits those that are next in turn, while there are places.
@@ -273,12 +280,20 @@ impl<T: Clone> Admission<T> {
             let places = self.origins.entry(origin).or_default();
             let admitted = Admitted { handle: handle.clone(), since: now, punished: false };
             places.admitted.insert(number, admitted);
+            places.silent.insert((now, Ticket { number, origin }));
             self.silent.insert((now, Ticket { number, origin }));
             self.admitted += 1;
             self.admitted_unknown += usize::from(places.hosts == 0);
             self.outputs.push_back(Verdict::Admitted(handle));
         }
         self.settle(origin);
+    }
+
+    fn is_silent_no_more(&mut self, since: Time, ticket: Ticket) {
+        self.silent.remove(&(since, ticket));
+        if let Some(places) = self.origins.get_mut(&ticket.origin) {
+            places.silent.remove(&(since, ticket));
+        }
     }
 
     /// What addresses without an authenticated host may have together.

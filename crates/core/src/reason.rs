@@ -59,7 +59,7 @@ reasons! {
     ChannelLimit = "channel_limit",
     /// Too many command channels are connected already.
     CommandLimit = "command_limit",
-    /// Too many connections have not said who they are; this one had waited longest at its address.
+    /// Too many connections have not said who they are, and this one waited too long, or was silent while others waited.
     HandshakeLimit = "handshake_limit",
     /// The relay is leaving and takes nobody new.
     Draining = "draining",

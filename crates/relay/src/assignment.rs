@@ -8,14 +8,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use relayserver_core::record::Header;
 use relayserver_core::{
-    Announcement, Assignment, Book, ChannelId, CommandId, Handles, HostId, Input, Occupancy,
+    Announcement, Assignment, Book, ChannelId, CommandId, End, Handles, HostId, Input, Occupancy,
     Output, Reason, ServiceName, SessionId, Time,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, info};
 
+use crate::clock::sleep_until;
 use crate::config::Config;
 use crate::record::Recorder;
 
@@ -80,11 +82,12 @@ impl Assignments {
     /// An empty book with `config`'s limits.
     pub(crate) fn new(config: &Config) -> std::io::Result<Assignments> {
         let first = ChannelId::new(fastrand::i32(1..)).unwrap_or(ChannelId::MAX);
+        let header = Header { limits: config.limits, policy: config.policy(), first };
         let recorder = match &config.record {
-            Some(path) => Some(Recorder::create(path, config.limits, first)?),
+            Some(path) => Some(Recorder::create(path, &header)?),
             None => None,
         };
-        let book = Book::new(config.limits, first);
+        let book = Book::new(header.limits, header.policy, first);
         Ok(Assignments {
             started: Instant::now(),
             state: Mutex::new(State { book, recorder, next_command: 0 }),
@@ -102,7 +105,7 @@ impl Assignments {
         let mut state = self.lock();
         let command = CommandId(state.next_command);
         state.next_command += 1;
-        self.drive(&mut state, Input::CommandUp { command, host, handle });
+        self.drive(&mut state, Input::CommandUp { command, host, membership: None, handle });
         CommandGuard { assignments: Arc::clone(self), command }
     }
 
@@ -112,7 +115,8 @@ impl Assignments {
         host: HostId,
         service: ServiceName,
     ) -> Result<ChannelGuard, Reason> {
-        let reserved = self.drive(&mut self.lock(), Input::ReserveChannel { host, service });
+        let reserved =
+            self.drive(&mut self.lock(), Input::ReserveChannel { host, service, key: None });
         let channel = reserved.unwrap_or(Err(Reason::ChannelLimit))?;
         Ok(ChannelGuard { assignments: Arc::clone(self), channel })
     }
@@ -132,7 +136,7 @@ impl Assignments {
         let session = SessionId(fastrand::u128(..));
         let input = Input::ClientArrived { session, service, client, stop };
         self.drive(&mut self.lock(), input);
-        SessionGuard { assignments: Arc::clone(self), session }
+        SessionGuard { assignments: Arc::clone(self), session, end: None }
     }
 
     pub(crate) fn client_finished(&self, session: SessionId) {
@@ -231,17 +235,11 @@ impl Assignments {
     }
 }
 
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
 fn perform(output: Output<Reach>) {
     match output {
         // Answered by `drive` itself.
         Output::Reserved { .. } | Output::ReserveRefused { .. } => {}
+        Output::CommandTaken { command: _ } => {}
         Output::HostJoined { host } => info!(host.id = %host, "host joined"),
         Output::HostLeft { host } => info!(host.id = %host, "host left"),
         // Without its handle the command channel's task ends.
@@ -266,7 +264,8 @@ fn perform(output: Output<Reach>) {
             debug!(channel.id = %channel, %reason, "idle channel closed");
             drop(handle);
         }
-        Output::EndSession { session: _, reason, stop } => drop(stop.send(reason)),
+        Output::Withdraw { session: _, reason, stop }
+        | Output::EndSession { session: _, reason, stop } => drop(stop.send(reason)),
     }
 }
 
@@ -307,11 +306,18 @@ impl Drop for ChannelGuard {
 pub(crate) struct SessionGuard {
     assignments: Arc<Assignments>,
     pub(crate) session: SessionId,
+    /// How the session ended, where that is known.
+    end: Option<End>,
 }
 
 impl SessionGuard {
     pub(crate) fn assignments(&self) -> &Assignments {
         &self.assignments
+    }
+
+    /// The session is over.
+    pub(crate) fn ended(mut self, end: End) {
+        self.end = Some(end);
     }
 
     /// Takes the client out of the book, unless it was assigned meanwhile.
@@ -325,7 +331,9 @@ impl Drop for SessionGuard {
     fn drop(&mut self) {
         // One of the two is news to the book: either it waits, or it runs.
         self.gone();
-        let input = Input::SessionEnded { session: self.session };
+        let never_ran = End { reason: Reason::HostAborted, bytes_to_host: 0, bytes_to_client: 0 };
+        let end = self.end.unwrap_or(never_ran);
+        let input = Input::SessionEnded { session: self.session, end };
         self.assignments.drive(&mut self.assignments.lock(), input);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use relayserver_core::{HostId, Reason, ServiceName};
+use relayserver_core::{HostId, Reason};
 use relayserver_transport::options;
 use relayserver_wire::hello::Answer;
 use tokio::io::AsyncWriteExt;
@@ -55,12 +55,12 @@ async fn welcome(
     let host = HostId::from_address(peer);
     let guard = context
         .assignments
-        .reserve_channel(host, ServiceName::default())
+        .reserve_channel(host, context.service_of_v1.clone())
         .map_err(|reason| Refusal { reason, detail: "no channel for this host".to_owned() })?;
     let answer = Answer {
         channel_id: guard.channel.get(),
         relay_host: stream.local_addr()?.ip().to_canonical().to_string(),
-        relay_port: context.clients_port.to_string(),
+        relay_port: context.clients_port_of_v1.to_string(),
     };
     match timeout(context.hello_timeout, stream.write_all(&answer.encode())).await {
         Ok(written) => written?,

@@ -18,13 +18,13 @@ use crate::assignment::{Assignments, Start, Verdict};
 pub(crate) async fn serve(
     client: TcpStream,
     client_addr: SocketAddr,
+    service: ServiceName,
     assignments: Arc<Assignments>,
     farewells: Arc<Farewells>,
 ) {
     options::prepare_long_lived(&client);
     let (handle, mut verdict) = oneshot::channel();
     let (stop_handle, stop) = oneshot::channel();
-    let service = ServiceName::default();
     let guard = assignments.client_arrived(service.clone(), handle, stop_handle);
     let (verdict, client_was_reset) = tokio::select! {
         biased;

@@ -36,6 +36,7 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
         warn!(host.addr = %peer, %reason, "command channel refused");
         return;
     }
+    let _home = context.places.host_at(peer.ip());
     debug!(host.addr = %peer, "command channel up");
     let (reader, writer) = stream.split();
     let reason = tokio::select! {
@@ -77,5 +78,7 @@ fn encode(announcement: Announcement) -> Vec<u8> {
         Announcement::Drop(channel) => {
             command::Announcement::Drop { channel_id: channel.get() }.encode()
         }
+        // V2-MERGE
+        Announcement::Ended(..) => Vec::new(),
     }
 }

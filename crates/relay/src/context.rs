@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use relayserver_core::ServiceName;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Places;
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) leaving: CancellationToken,
     /// Everything ends.
     pub(crate) over: CancellationToken,
-    /// What the answer calls `relay_port`.
-    pub(crate) clients_port: u16,
+    /// What hosts of version 1 serve.
+    pub(crate) service_of_v1: ServiceName,
+    /// And where its clients connect: what the answer calls `relay_port`.
+    pub(crate) clients_port_of_v1: u16,
 }

@@ -22,7 +22,7 @@ pub enum BindError {
     #[error("cannot listen for {what} on {address}: {source}{}", advice(source))]
     Listen {
         /// Whom the port is for.
-        what: &'static str,
+        what: String,
         /// What was to be listened on.
         address: SocketAddr,
         /// What the system said.
@@ -34,9 +34,9 @@ pub enum BindError {
         /// What was given.
         address: SocketAddr,
         /// Whom it was given for first.
-        what: &'static str,
+        what: String,
         /// And then.
-        other: &'static str,
+        other: String,
     },
     /// The recording could not be started.
     #[error("cannot record to {}: {source}", path.display())]

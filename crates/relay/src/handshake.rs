@@ -9,12 +9,15 @@ use std::time::Duration;
 use relayserver_core::Reason;
 use relayserver_wire::frame::{self, FrameError};
 use relayserver_wire::hello::Hello;
-use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, MessageError};
+use relayserver_wire::{HELLO_FRAME_MAX, MessageError};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::admission::Places;
+
+/// How many handshakes' time a connection may wait for its own to begin.
+const WAITS_MAX: u32 = 3;
 
 /// Why a connection was not taken for a host: the reason, and what exactly was wrong.
 #[derive(Debug)]
@@ -31,23 +34,32 @@ pub(crate) async fn read_hello(
     hello_timeout: Duration,
 ) -> Result<Hello, Refusal> {
     let mut place = places.enter(peer);
-    tokio::select! {
-        read = timeout(hello_timeout, read(stream)) => read.unwrap_or_else(|_elapsed| {
-            let detail = format!("no hello within {hello_timeout:?}");
-            Err(Refusal { reason: Reason::HelloTimeout, detail })
-        }),
-        () = place.lost() => {
-            let detail = "pushed out by a newer connection".to_owned();
-            Err(Refusal { reason: Reason::HandshakeLimit, detail })
-        }
+    // Those ahead are done within their own deadline, and some others may be ahead of them.
+    let admitted = timeout(WAITS_MAX * hello_timeout, place.admitted()).await;
+    if !admitted.is_ok_and(|admitted| admitted) {
+        let detail = "no place for its handshake".to_owned();
+        return Err(Refusal { reason: Reason::HandshakeLimit, detail });
     }
+    let deadline = Instant::now() + hello_timeout;
+    let too_late = |_elapsed| {
+        let detail = format!("no hello within {hello_timeout:?}");
+        Refusal { reason: Reason::HelloTimeout, detail }
+    };
+    let first = tokio::select! {
+        first = timeout_at(deadline, stream.read_u8()) => first.map_err(too_late)??,
+        () = place.lost() => {
+            let detail = "silent, while others wait for its place".to_owned();
+            return Err(Refusal { reason: Reason::HandshakeLimit, detail });
+        }
+    };
+    place.spoke();
+    timeout_at(deadline, read(stream, first)).await.map_err(too_late)?
 }
 
-async fn read(stream: &mut TcpStream) -> Result<Hello, Refusal> {
-    let mut header = [0; HEADER_LEN];
-    stream.read_exact(&mut header[..1]).await?;
+async fn read(stream: &mut TcpStream, first: u8) -> Result<Hello, Refusal> {
+    let mut header = [first, 0, 0, 0];
     // Garbage is told by its first byte, without waiting for three more.
-    frame::payload_len([header[0], 0, 0, 0], HELLO_FRAME_MAX)?;
+    frame::payload_len(header, HELLO_FRAME_MAX)?;
     stream.read_exact(&mut header[1..]).await?;
     let mut payload = vec![0; frame::payload_len(header, HELLO_FRAME_MAX)?];
     stream.read_exact(&mut payload).await?;

@@ -8,6 +8,7 @@ mod admission;
 mod assignment;
 mod channel;
 mod client;
+mod clock;
 mod closing;
 mod command;
 mod config;
@@ -20,7 +21,7 @@ mod record;
 mod relay;
 mod session;
 
-pub use config::{Access, Config, Network, NetworkError};
+pub use config::{Access, Config, Network, NetworkError, Service, Version1};
 pub use error::BindError;
 pub use relay::{Relay, RelayHandle};
-pub use relayserver_core::{Limits, Occupancy, Reason};
+pub use relayserver_core::{Limits, Occupancy, Reason, ServiceLimits, ServiceName};

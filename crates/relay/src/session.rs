@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use relayserver_core::{Assignment, Reason};
+use relayserver_core::{Assignment, End, Reason};
 use relayserver_splice::{Counts, Failure, Path, Side, Splice};
 use relayserver_transport::options;
 use tokio::net::TcpStream;
@@ -61,7 +61,13 @@ pub(crate) async fn run(
         guard.assignments().client_finished(assignment.session);
     }
     over.run_until_cancelled(legs.close(reason, splice, &counts, half_closed_timeout)).await;
-    report(&assignment, client_addr, &counts, reason);
+    let end = End {
+        reason,
+        bytes_to_host: counts.to_host.load(Ordering::Relaxed),
+        bytes_to_client: counts.to_client.load(Ordering::Relaxed),
+    };
+    report(&assignment, client_addr, end);
+    guard.ended(end);
 }
 
 fn reason_of(assignment: &Assignment, ended: Result<(), Failure>) -> Reason {
@@ -79,16 +85,16 @@ async fn silence(half_closed: &Notify, counts: &Counts, bound: Duration) {
     counts.unchanged_for(bound).await;
 }
 
-fn report(assignment: &Assignment, client_addr: SocketAddr, counts: &Counts, reason: Reason) {
+fn report(assignment: &Assignment, client_addr: SocketAddr, end: End) {
     info!(
         session.id = %assignment.session,
         service = %assignment.service,
         host.id = %assignment.host,
         channel.id = %assignment.channel,
         client.addr = %client_addr,
-        bytes.to_host = counts.to_host.load(Ordering::Relaxed),
-        bytes.to_client = counts.to_client.load(Ordering::Relaxed),
-        end.reason = %reason,
+        bytes.to_host = end.bytes_to_host,
+        bytes.to_client = end.bytes_to_client,
+        end.reason = %end.reason,
         "session ended"
     );
 }

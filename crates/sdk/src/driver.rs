@@ -57,7 +57,7 @@ impl Driver {
     ) -> Driver {
         let (reporter, reports) = mpsc::channel(REPORTS_MAX);
         Driver {
-            keeper: Keeper::new(shared.config.pool_size, Box::new(|| fastrand::u64(..))),
+            keeper: Keeper::new(&[shared.config.pool_size], Box::new(|| fastrand::u64(..))),
             shared,
             channels: HashMap::new(),
             tasks: TaskTracker::new(),
@@ -135,7 +135,7 @@ impl Driver {
                 Output::DialCommand => drop(tokio::spawn(command::run(shared, reporter))),
                 // Only when leaving: its task ends with `over`, which is soon.
                 Output::AbandonCommand => {}
-                Output::DialChannel(slot) => {
+                Output::DialChannel(slot, _pool) => {
                     let Some(sessions) = self.sessions.clone() else { continue };
                     let (sender, verdict) = oneshot::channel();
                     self.channels.insert(slot, sender);

@@ -27,11 +27,11 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use relayserver_relay::{Relay, RelayHandle};
+use relayserver_relay::{Relay, RelayHandle, ServiceName};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-pub use relayserver_relay::{Config, Limits, Occupancy};
+pub use relayserver_relay::{Config, Limits, Occupancy, Service, ServiceLimits, Version1};
 
 /// How long [`TestRelay::wait_until`] waits. Far beyond what anything takes that works.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,11 +72,12 @@ impl TestRelay {
     #[expect(clippy::panic, reason = "a test without its relay has failed")]
     pub fn with(change: impl FnOnce(&mut Config)) -> TestRelay {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut config = Config { hosts: free, command: free, clients: free, ..Config::default() };
+        let mut config = Config { hosts: free, ..Config::default() };
+        set_ports(&mut config, [free, free, free]);
         change(&mut config);
         match Running::start(config.clone()) {
-            Ok((running, [hosts, command, clients])) => {
-                config = Config { hosts, command, clients, ..config };
+            Ok((running, addresses @ [hosts, command, clients])) => {
+                set_ports(&mut config, addresses);
                 TestRelay { config, hosts, command, clients, running: Some(running) }
             }
             Err(error) => panic!("the test's relay cannot start: {error}"),
@@ -176,6 +177,15 @@ impl TestRelay {
     }
 }
 
+/// Names the ports of hosts, command channels and clients of the service `default`.
+fn set_ports(config: &mut Config, [hosts, command, clients]: [SocketAddr; 3]) {
+    config.hosts = hosts;
+    if let Some(v1) = &mut config.v1 {
+        v1.command = command;
+    }
+    config.default_service().listen = clients;
+}
+
 impl Drop for TestRelay {
     fn drop(&mut self) {
         self.stop();
@@ -189,7 +199,10 @@ impl Running {
             let _entered = runtime.enter();
             Relay::bind(config).map_err(io::Error::other)?
         };
-        let addresses = [relay.hosts_addr(), relay.command_addr(), relay.clients_addr()];
+        let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let clients = relay.clients_addr(&ServiceName::default());
+        let addresses =
+            [relay.hosts_addr(), relay.command_addr().unwrap_or(none), clients.unwrap_or(none)];
         let handle = relay.handle();
         let runtime_handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()

@@ -133,14 +133,14 @@ async fn four_thousand_silent_connections_delay_nobody_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_connections_beyond_the_bound_push_out_each_other_and_not_a_host() {
+async fn silent_connections_beyond_the_bound_are_closed_and_hold_up_no_host() {
     let relay = TestRelay::with(|config| config.limits.handshakes_max = 100);
     let mut crowd = Vec::new();
     for _ in 0..2_000 {
         crowd.push(silent(relay.hosts).await);
     }
     assert_served_quickly(&relay).await;
-    // The hello timeout is far away: these have lost their places.
+    // The hello timeout is far away: these have lost their places, or had never one. Those left keep nobody waiting.
     for stream in &mut crowd[..1_900] {
         assert_closed(stream).await;
     }
@@ -149,20 +149,25 @@ async fn silent_connections_beyond_the_bound_push_out_each_other_and_not_a_host(
 }
 
 #[tokio::test]
-async fn a_newcomer_pushes_out_the_connection_that_was_silent_longest() {
-    let relay = TestRelay::with(|config| config.limits.handshakes_max = 3);
-    let host = relay.host(1).await;
+async fn a_newcomer_waits_for_the_place_of_the_connection_that_was_silent_longest() {
+    let relay = TestRelay::with(|config| {
+        config.limits.handshakes_per_address_max = 3;
+        config.hello_timeout = DEADLINE;
+    });
     let mut oldest = silent(relay.hosts).await;
     let mut others = [silent(relay.hosts).await, silent(relay.hosts).await];
-    let mut newcomer = silent(relay.hosts).await;
-    assert_closed(&mut oldest).await;
-    // The others and the newcomer have kept theirs, and give them back with their hello.
-    for stream in others.iter_mut().chain([&mut newcomer]) {
-        write(stream, &Hello { version: 1 }.encode()).await;
-        read_exactly(stream, 4).await;
+    for other in &mut others {
+        // No longer silent, and not done either.
+        write(other, &[0]).await;
     }
-    relay.until_idle(3).await;
-    host.idle_channels(&relay, 1).await;
+    let mut newcomer = silent(relay.hosts).await;
+    write(&mut newcomer, &Hello { version: 1 }.encode()).await;
+    read_exactly(&mut newcomer, 4).await;
+    assert_closed(&mut oldest).await;
+    for other in &mut others {
+        write(other, &Hello { version: 1 }.encode()[1..]).await;
+        read_exactly(other, 4).await;
+    }
 }
 
 #[tokio::test]

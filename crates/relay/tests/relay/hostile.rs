@@ -16,7 +16,9 @@ use crate::peers::{
 async fn ten_thousand_clients_that_come_and_leave_leave_nothing() {
     const CLIENTS: usize = 10_000;
     const AT_ONCE: usize = 50;
-    let relay = TestRelay::with(|config| config.limits.assign_timeout = Duration::from_secs(1));
+    let relay = TestRelay::with(|config| {
+        config.default_service().limits.assign_timeout = Duration::from_secs(1)
+    });
     let host = relay.host(1).await;
     let mut serving = JoinSet::new();
     for _ in 0..8 {

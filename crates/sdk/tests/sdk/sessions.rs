@@ -147,7 +147,7 @@ async fn a_stalled_session_holds_nobody_up() {
 #[tokio::test]
 async fn clients_that_nobody_accepts_wait_and_are_all_served_in_the_end() {
     let relay = TestRelay::with(|config| {
-        config.limits.assign_timeout = crate::DEADLINE;
+        config.default_service().limits.assign_timeout = crate::DEADLINE;
     });
     let listener = within(relay.listener().listen()).await.unwrap();
     let mut clients = Vec::new();

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use relayserver_relay::{Config, Occupancy, Relay, RelayHandle};
+use relayserver_relay::{Config, Occupancy, Relay, RelayHandle, ServiceName};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -40,16 +40,18 @@ impl TestRelay {
     /// otherwise.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> TestRelay {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut config = Config { hosts: free, command: free, clients: free, ..Config::default() };
-        config.limits.assign_timeout = DEADLINE * 10;
+        let mut config = Config { hosts: free, ..Config::default() };
+        config.v1.as_mut().unwrap().command = free;
+        config.default_service().listen = free;
+        config.default_service().limits.assign_timeout = DEADLINE * 10;
         config.hello_timeout = DEADLINE * 10;
         config.drain_timeout = DEADLINE * 10;
         change(&mut config);
         let relay = Relay::bind(config).unwrap();
         TestRelay {
             hosts: relay.hosts_addr(),
-            command: relay.command_addr(),
-            clients: relay.clients_addr(),
+            command: relay.command_addr().unwrap(),
+            clients: relay.clients_addr(&ServiceName::default()).unwrap(),
             handle: relay.handle(),
             running: tokio::spawn(relay.run()),
         }
