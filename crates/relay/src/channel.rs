@@ -61,6 +61,7 @@ async fn welcome(
         channel_id: guard.channel.get(),
         relay_host: stream.local_addr()?.ip().to_canonical().to_string(),
         relay_port: context.clients_port_of_v1.to_string(),
+        v2: None,
     };
     match timeout(context.hello_timeout, stream.write_all(&answer.encode())).await {
         Ok(written) => written?,

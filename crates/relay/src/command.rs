@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use relayserver_core::{Announcement, HostId, Reason, limits};
 use relayserver_transport::options;
-use relayserver_wire::command;
+use relayserver_wire::{SessionId, command};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
@@ -78,7 +78,12 @@ fn encode(announcement: Announcement) -> Vec<u8> {
         Announcement::Drop(channel) => {
             command::Announcement::Drop { channel_id: channel.get() }.encode()
         }
-        // V2-MERGE
-        Announcement::Ended(..) => Vec::new(),
+        Announcement::Ended(session, end) => command::Announcement::SessionEnded {
+            session_id: SessionId(session.0.to_be_bytes()),
+            reason: end.reason.code().to_owned(),
+            bytes_to_host: end.bytes_to_host,
+            bytes_to_client: end.bytes_to_client,
+        }
+        .encode(),
     }
 }

@@ -84,7 +84,7 @@ async fn establish(shared: &Shared) -> Result<(TcpStream, Answer), Trouble> {
 }
 
 async fn greet(stream: &mut TcpStream) -> Result<Answer, Fault> {
-    stream.write_all(&Hello { version: VERSION }.encode()).await?;
+    stream.write_all(&Hello { version: VERSION, v2: None }.encode()).await?;
     let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header).await?;
     let len = frame::payload_len(header, HELLO_FRAME_MAX).map_err(Fault::not_a_relay)?;

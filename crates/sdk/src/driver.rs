@@ -198,6 +198,7 @@ impl Driver {
             Announcement::Unknown { message_type } => {
                 debug!(message_type, "unknown announcement ignored");
             }
+            of_version_2 => debug!(announcement = ?of_version_2, "announcement ignored"),
         }
     }
 

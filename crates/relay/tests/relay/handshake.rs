@@ -40,7 +40,7 @@ async fn what_is_no_hello_is_closed_at_once() {
         ("no protobuf", frame(b"\x08")),
         ("another message", frame(b"\x0a\x01")),
         ("an empty hello", frame(b"")),
-        ("version 2", Hello { version: 2 }.encode()),
+        ("version 2", Hello { version: 2, v2: None }.encode()),
     ];
     for (what, hello) in hellos {
         let mut stream = silent(relay.hosts).await;
@@ -56,8 +56,8 @@ async fn what_is_no_hello_is_closed_at_once() {
 async fn unknown_fields_in_a_hello_are_ignored() {
     let relay = TestRelay::start();
     let mut host = relay.host(1).await;
-    // Field 2 as a text, field 15 as 8 bytes, field 16 as a text; and version 1 in the middle.
-    let unknown = b"\x12\x04text\x79\x01\x02\x03\x04\x05\x06\x07\x08\x08\x01\x82\x01\x03new";
+    // Field 2 as a text, field 15 as 8 bytes, field 17 as a text; and version 1 in the middle.
+    let unknown = b"\x12\x04text\x79\x01\x02\x03\x04\x05\x06\x07\x08\x08\x01\x8a\x01\x03new";
     let longest = [b"\x08\x01\x12\xfb\x1f".as_slice(), &[b'x'; 4_091]].concat();
     assert_eq!(longest.len(), 4_096);
     for payload in [unknown.as_slice(), &longest] {
@@ -77,7 +77,7 @@ async fn a_hello_that_comes_a_byte_at_a_time_is_accepted() {
     let relay = TestRelay::start();
     let mut host = relay.host(1).await;
     let mut stream = silent(relay.hosts).await;
-    for byte in (Hello { version: 1 }).encode() {
+    for byte in (Hello { version: 1, v2: None }).encode() {
         write(&mut stream, &[byte]).await;
         // Time for the relay to take it off, so that each byte is a read of its own. Nothing waits for it.
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -161,11 +161,11 @@ async fn a_newcomer_waits_for_the_place_of_the_connection_that_was_silent_longes
         write(other, &[0]).await;
     }
     let mut newcomer = silent(relay.hosts).await;
-    write(&mut newcomer, &Hello { version: 1 }.encode()).await;
+    write(&mut newcomer, &Hello { version: 1, v2: None }.encode()).await;
     read_exactly(&mut newcomer, 4).await;
     assert_closed(&mut oldest).await;
     for other in &mut others {
-        write(other, &Hello { version: 1 }.encode()[1..]).await;
+        write(other, &Hello { version: 1, v2: None }.encode()[1..]).await;
         read_exactly(other, 4).await;
     }
 }
@@ -181,7 +181,7 @@ async fn a_full_address_takes_no_place_from_another() {
     for stream in &mut crowd[..8] {
         assert_closed(stream).await;
     }
-    write(&mut other, &Hello { version: 1 }.encode()).await;
+    write(&mut other, &Hello { version: 1, v2: None }.encode()).await;
     Channel::answered(other).await;
 }
 

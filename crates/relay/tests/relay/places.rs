@@ -209,7 +209,7 @@ async fn command_channels_are_no_more_than_their_bound() {
 
 async fn assert_no_answer(relay: &TestRelay, address: &str) {
     let mut stream = connect_from(address.parse().unwrap(), relay.hosts).await;
-    write(&mut stream, &relayserver_wire::hello::Hello { version: 1 }.encode()).await;
+    write(&mut stream, &relayserver_wire::hello::Hello { version: 1, v2: None }.encode()).await;
     assert_closed(&mut stream).await;
 }
 

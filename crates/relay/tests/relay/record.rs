@@ -86,7 +86,7 @@ async fn load(relay: &TestRelay) {
 /// Serves one session, in one of four ways.
 async fn serve_one(mut stream: tokio::net::TcpStream, way: usize) {
     use relayserver_wire::hello::Hello;
-    if stream.write_all(&Hello { version: 1 }.encode()).await.is_err() {
+    if stream.write_all(&Hello { version: 1, v2: None }.encode()).await.is_err() {
         return;
     }
     let mut received = vec![0; 64];

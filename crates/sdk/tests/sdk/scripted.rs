@@ -63,8 +63,13 @@ impl Relay {
 }
 
 fn answer(channel_id: i32) -> Vec<u8> {
-    Answer { channel_id, relay_host: "127.0.0.1".to_owned(), relay_port: "8002".to_owned() }
-        .encode()
+    Answer {
+        channel_id,
+        relay_host: "127.0.0.1".to_owned(),
+        relay_port: "8002".to_owned(),
+        v2: None,
+    }
+    .encode()
 }
 
 fn open(channel_id: i32) -> Vec<u8> {
