@@ -183,9 +183,12 @@ fn check_one_target(table: &Table<'_>, reader: &mut Reader<'_>) {
     there.sort_by_key(|target| reader.span(&target.key()).map(|span| span.start));
     match there.as_slice() {
         [] => {
+            let [forward, ..] = &targets;
             let message =
                 format!("missing key {}: expected one of forward, exec, echo", table.shown());
-            reader.missing(table.span(), message);
+            if targets.iter().all(|target| reader.is_sound(&target.key())) {
+                reader.missing(forward, message);
+            }
         }
         [first, more @ ..] => {
             for target in more {

@@ -3,6 +3,9 @@
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
+use crate::source::Source;
+use crate::syntax;
+
 /// One of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -34,7 +37,8 @@ pub enum UnknownKind {
 /// # Errors
 /// Where it has none of those keys, or keys of both.
 pub fn kind_of(text: &str) -> Result<FileKind, UnknownKind> {
-    let (root, _) = DeTable::parse_recoverable(text);
+    let (text, _) = syntax::read(&Source::new(text, ""));
+    let (root, _) = DeTable::parse_recoverable(&text);
     let root = root.get_ref();
     let services = root.get("services").and_then(|services| services.get_ref().as_table());
     let services: Vec<_> = services
@@ -68,7 +72,7 @@ mod tests {
             ("[services.a]\nforward = 22", Ok(FileKind::Host)),
             ("[services.a]\nexec = []", Ok(FileKind::Host)),
             ("[services.a]\necho = true", Ok(FileKind::Host)),
-            ("[services.a]\necho = true\n???", Ok(FileKind::Host)),
+            ("???\n[services.a]\necho = true", Ok(FileKind::Host)),
             ("", Err(UnknownKind::Neither)),
             ("relay = 5", Err(UnknownKind::Neither)),
             ("[services.a]", Err(UnknownKind::Neither)),

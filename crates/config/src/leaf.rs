@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use toml::de::{DeInteger, DeValue};
+use toml::de::DeValue;
 
 use crate::errors::Fault;
 use crate::source::quoted;
@@ -51,9 +51,11 @@ impl Found<'_> {
         }
     }
 
-    /// A whole number, where it is one that fits.
+    /// A whole number; for one that is too large, the nearest.
     pub(crate) fn integer(&self) -> Option<i64> {
-        self.value.as_integer().and_then(integer)
+        let number = self.value.as_integer()?;
+        let nearest = if number.as_str().starts_with('-') { i64::MIN } else { i64::MAX };
+        Some(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(nearest))
     }
 
     /// What was found: a short value itself, of others what they are.
@@ -69,10 +71,6 @@ impl Found<'_> {
             DeValue::Table(_) => "a table".to_owned(),
         }
     }
-}
-
-fn integer(number: &DeInteger<'_>) -> Option<i64> {
-    i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
 impl<T: Leaf> Leaf for Option<T> {

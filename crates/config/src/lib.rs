@@ -13,9 +13,6 @@
 //! assert_eq!(
 //!     errors.to_string(),
 //!     "\
-//! relay.toml:1:1: missing key `listen` in [services.ssh]: expected a socket address like \"127.0.0.1:8000\" or \"[::]:8000\"
-//!     1 | [services.ssh]
-//!       | ^^^^^^^^^^^^^^
 //! relay.toml:2:1: unknown key `lisen` in [services.ssh], expected one of listen, max_sessions, queue; did you mean `listen`?
 //!     2 | lisen = '0.0.0.0:2222'
 //!       | ^^^^^"
@@ -38,6 +35,7 @@ mod relay_file;
 mod schema;
 mod secret;
 mod source;
+mod syntax;
 mod tls;
 mod units;
 

@@ -15,6 +15,7 @@ use crate::name::ServiceName;
 use crate::schema::{Absent, Key, Section, Setting, Shape, nearest};
 use crate::secret::SECRET_KEYS;
 use crate::source::{Source, key_quoted};
+use crate::syntax;
 
 /// The state of reading one file.
 pub(crate) struct Reader<'t> {
@@ -22,6 +23,9 @@ pub(crate) struct Reader<'t> {
     faults: Vec<Fault>,
     /// The lines that are no TOML. What else seems wrong there comes of that.
     broken: BTreeSet<usize>,
+    top_names: Vec<&'static str>,
+    /// The keys that unknown ones were probably meant to be.
+    meant: BTreeSet<String>,
     /// The keys whose values, or whose tables, are not to be relied on.
     unsound: BTreeSet<String>,
     /// Where the keys that the file has stand: key and value.
@@ -49,25 +53,23 @@ pub(crate) struct Place<'f> {
 impl<'t> Reader<'t> {
     /// Reads a whole file as one section.
     pub(crate) fn read<S: Section>(text: &'t str, file_name: &'t str) -> (S, Reader<'t>) {
-        let (root, syntax_errors) = DeTable::parse_recoverable(text);
+        let mut source = Source::new(text, file_name);
+        let (readable, faults) = syntax::read(&source);
+        let (root, _) = DeTable::parse_recoverable(&readable);
+        if !faults.is_empty() {
+            source.hide_what_could_be_secret();
+        }
+        let line = |fault: &Fault| source.position(fault.span.start).line;
         let mut reader = Reader {
-            source: Source::new(text, file_name),
-            faults: Vec::new(),
-            broken: BTreeSet::new(),
+            broken: faults.iter().map(line).collect(),
+            faults,
+            top_names: S::keys().iter().map(|key| key.name).collect(),
+            meant: BTreeSet::new(),
             unsound: BTreeSet::new(),
             spans: BTreeMap::new(),
             values: Vec::new(),
+            source,
         };
-        if !syntax_errors.is_empty() {
-            reader.source.hide_what_could_be_secret();
-        }
-        for error in syntax_errors {
-            let span = error.span().unwrap_or_default();
-            // One mistake makes several on its line.
-            if reader.broken.insert(reader.source.position(span.start).line) {
-                reader.faults.push(Fault { span, message: error.message().to_owned() });
-            }
-        }
         reader.hide_secrets(root.get_ref());
         let table = Table { key: String::new(), span: 0..0, entries: Some(root.get_ref()) };
         let section = S::read_section(&table, &mut reader);
@@ -102,9 +104,18 @@ impl<'t> Reader<'t> {
                 [name] => format!("expected {name}"),
                 names => format!("expected one of {}", names.join(", ")),
             };
-            let meant = did_you_mean(name, names);
+            let hint = match nearest(name, names) {
+                Some(meant) => {
+                    self.meant.insert(table.place(meant).key());
+                    did_you_mean(name, names)
+                }
+                None if self.top_names.contains(&name) => {
+                    format!("; `{name}` belongs at the top of the file, ahead of every table")
+                }
+                None => String::new(),
+            };
             let message =
-                format!("unknown key {} {}, {expected}{meant}", key_quoted(name), table.shown());
+                format!("unknown key {} {}, {expected}{hint}", key_quoted(name), table.shown());
             self.fault(key.span(), message);
         }
     }
@@ -133,7 +144,7 @@ impl<'t> Reader<'t> {
                 let expected = T::EXPECTED;
                 let (name, table) = (key_quoted(&place.name), place.table.shown());
                 let message = format!("missing key {name} {table}: expected {expected}");
-                self.missing(place.table.span.clone(), message);
+                self.missing(place, message);
                 self.unsound.insert(key.clone());
             }
             return self.settled(key, absent);
@@ -169,22 +180,28 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Keeps that something is missing, unless it may stand in what could not be read.
-    pub(crate) fn missing(&mut self, span: Range<usize>, message: String) {
-        if self.broken.is_empty() {
-            self.faults.push(Fault { span, message });
+    /// Keeps that something is missing in a table, unless it may stand in what could not be read or behind a misspelt key.
+    pub(crate) fn missing(&mut self, place: &Place<'_>, message: String) {
+        if self.broken.is_empty() && !self.meant.contains(&place.key()) {
+            self.faults.push(Fault { span: place.table.span.clone(), message });
         }
     }
 
-    /// Whether a key's value was read, or holds by default: neither it nor a table around it is in error.
+    /// Whether a key's value was read, or holds by default: neither it nor a table around it is in error or misspelt.
     pub(crate) fn is_sound(&self, key: &str) -> bool {
         let parents = key.match_indices('.').filter_map(|(dot, _)| key.get(..dot));
-        parents.chain([key]).all(|key| !self.unsound.contains(key))
+        let relied_on = |key| !self.unsound.contains(key) && !self.meant.contains(key);
+        parents.chain([key]).all(relied_on)
     }
 
     /// Where the file has a key.
     pub(crate) fn span(&self, key: &str) -> Option<Range<usize>> {
         self.spans.get(key).cloned()
+    }
+
+    /// Whether everything in the file could be read, so that what is not there is missing.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.broken.is_empty()
     }
 
     /// `FILE:LINE` of a key that the file has, for a message that is about two places.
@@ -223,10 +240,6 @@ impl<'f> Table<'f> {
         let found = self.entries.and_then(|entries| entries.get_key_value(name));
         let found = found.map(|(_, value)| Found { span: value.span(), value: value.get_ref() });
         Place { table: self.clone(), name: name.to_owned(), found }
-    }
-
-    pub(crate) fn span(&self) -> Range<usize> {
-        self.span.clone()
     }
 
     /// `in [services.ssh]`.

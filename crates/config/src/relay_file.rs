@@ -174,8 +174,10 @@ fn check_addresses(
         };
         let place = reader.place_shown(other);
         let by = format!("`{other}` = \"{taken}\" ({place})");
-        let message =
-            format!("`{key}`: expected an address of its own, found \"{address}\", taken by {by}");
+        let (table, name) = key.rsplit_once('.').unwrap_or_default();
+        let message = format!(
+            "`{name}` in [{table}]: expected an address of its own, found \"{address}\", taken by {by}"
+        );
         reader.fault(reader.span(key).unwrap_or_default(), message);
     }
 }
@@ -213,20 +215,21 @@ fn check_v1(
         reader.fault(place(reader, "relay.v1.command").unwrap_or_default(), message);
     }
     let names: Vec<_> = services.keys().map(ServiceName::as_str).collect();
-    if sound(reader, "relay.v1.service")
+    if reader.is_whole()
+        && sound(reader, "relay.v1.service")
         && sound(reader, "services")
         && !names.contains(&v1.service.as_str())
     {
         let found = match reader.span("relay.v1.service") {
             Some(_) => format!("found \"{}\"", v1.service),
-            None => format!("found \"{}\" by default", v1.service),
+            None => format!("found the default, \"{}\"", v1.service),
         };
         let meant = did_you_mean(v1.service.as_str(), &names).replace('`', "\"");
         let message = format!(
             "`service` in [relay.v1]: expected the name of a [services.NAME] in this file, {found}{meant}"
         );
         let span = place(reader, "relay.v1.service").unwrap_or_default();
-        reader.missing(span, message);
+        reader.fault(span, message);
     }
 }
 

@@ -75,7 +75,7 @@ fn read(
     expected: &str,
 ) -> Result<u64, Vec<Fault>> {
     let bare = match found.value {
-        DeValue::Integer(_) => found.integer().map(|number| number.to_string()),
+        DeValue::Integer(_) => Some(found.describe()),
         DeValue::String(text) => {
             Some(text.as_ref()).filter(|text| is_number(text)).map(str::to_owned)
         }
