@@ -171,6 +171,11 @@ impl<'t> Reader<'t> {
         value
     }
 
+    /// Keeps that a table whose presence means something is not there.
+    pub(crate) fn not_set(&mut self, place: &Place<'_>) {
+        self.values.push((place.key(), None));
+    }
+
     /// Keeps what is wrong, unless it comes of a line that is no TOML.
     pub(crate) fn fault(&mut self, span: Range<usize>, message: String) {
         let first = self.source.position(span.start).line;

@@ -147,7 +147,11 @@ impl Setting for Option<V1> {
     }
 
     fn read(place: &Place<'_>, _: Absent<Option<V1>>, reader: &mut Reader<'_>) -> Option<V1> {
-        place.is_there().then(|| V1::read(place, Absent::OfItsKeys, reader))
+        if !place.is_there() {
+            reader.not_set(place);
+            return None;
+        }
+        Some(V1::read(place, Absent::OfItsKeys, reader))
     }
 }
 

@@ -48,23 +48,23 @@ impl<'t> Source<'t> {
         }
     }
 
-    /// For a text that is no TOML, where nobody can tell what belongs to a key: hides whatever could be a secret's value. It
-    /// stands ahead of the first table, or behind something like its key.
+    /// For a text that is no TOML, where nobody can tell what belongs to a key: hides whatever could be a secret's value. Such a
+    /// value stands ahead of the first table or behind something like its key, and may be broken into lines.
     pub(crate) fn hide_what_could_be_secret(&mut self) {
-        let mut in_tables = false;
+        let mut ahead_of_tables = true;
+        let mut behind_secret = false;
         for line in 1..=self.line_starts.len() {
             let range = self.line(line);
             let text = self.slice(range.clone());
-            let trimmed = text.trim_start();
-            in_tables |= trimmed.starts_with('[');
-            let (key, value) = match text.split_once('=') {
-                Some((key, _)) => (key, range.start + key.len() + 1),
-                None => (text, range.start),
-            };
-            let key = key.trim().trim_matches(['"', '\'']);
-            let is_secret = nearest(key.rsplit('.').next().unwrap_or(key).trim(), SECRET_KEYS);
-            if is_secret.is_some() || !in_tables && !trimmed.starts_with('#') {
-                self.hide(value..range.end);
+            if text.trim_start().starts_with('[') {
+                (ahead_of_tables, behind_secret) = (false, false);
+            } else if let Some((key, value)) = key_and_value(text) {
+                behind_secret = nearest(key, SECRET_KEYS).is_some();
+                if ahead_of_tables || behind_secret {
+                    self.hide(range.start + value..range.end);
+                }
+            } else if (ahead_of_tables || behind_secret) && !text.trim_start().starts_with('#') {
+                self.hide(range);
             }
         }
     }
@@ -162,6 +162,16 @@ fn shown(text: &str) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// The last part of a line's key, and where behind it the value begins. `None` for what is no key and its value.
+fn key_and_value(line: &str) -> Option<(&str, usize)> {
+    let (key, _) = line.split_once('=')?;
+    let in_keys = |char: char| {
+        char.is_alphanumeric() || matches!(char, '_' | '-' | '.' | '"' | '\'' | ' ' | '\t')
+    };
+    let last = key.rsplit('.').next().unwrap_or(key).trim().trim_matches(['"', '\'']).trim();
+    (!last.is_empty() && key.chars().all(in_keys)).then_some((last, key.len() + 1))
 }
 
 /// Neither a control character nor one that turns the direction of writing or has no shape.
