@@ -27,7 +27,9 @@ fn allowed(name: &str) -> Option<Vec<&'static str>> {
         "relayserver-relay" | SDK => Some(INNER.to_vec()),
         "relayserver-admin" => Some(vec!["relayserver-relay"]),
         "relayserver-testing" => Some(vec!["relayserver-relay", SDK]),
-        CLI => Some([&INNER[..], &["relayserver-relay", SDK, "relayserver-admin", CONFIG]].concat()),
+        CLI => {
+            Some([&INNER[..], &["relayserver-relay", SDK, "relayserver-admin", CONFIG]].concat())
+        }
         _ => None,
     }
 }
