@@ -35,7 +35,7 @@ impl Pin {
         use aws_lc_rs::digest::{SHA256, digest};
 
         let der = rustls::pki_types::CertificateDer::from(der);
-        let certificate = webpki::EndEntityCert::try_from(&der)
+        let certificate = rustls::server::ParsedCertificate::try_from(&der)
             .map_err(|error| NotACertificate(error.to_string()))?;
         let hash = digest(&SHA256, &certificate.subject_public_key_info());
         let bytes = hash.as_ref().try_into();
