@@ -22,7 +22,7 @@ use crate::{Pin, Stream};
 /// Whom to trust, ready to connect. Clones are one and the same, and share session tickets.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
-    config: Arc<ClientConfig>,
+    pub(super) config: Arc<ClientConfig>,
     names_matter: bool,
 }
 
@@ -220,5 +220,12 @@ fn untrusted(error: CertificateError) -> TlsConnectError {
     {
         return TlsConnectError::PinMismatch { presented: mismatch.presented };
     }
-    TlsConnectError::Untrusted { reason: error.to_string() }
+    let reason = match error {
+        CertificateError::UnknownIssuer => {
+            "nobody whom this system trusts vouches for it".to_owned()
+        }
+        CertificateError::BadSignature => "its signature is wrong".to_owned(),
+        error => error.to_string(),
+    };
+    TlsConnectError::Untrusted { reason }
 }

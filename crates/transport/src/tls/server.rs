@@ -25,7 +25,7 @@ use crate::{Pin, Stream};
 /// die with the key and certificate that they were issued under.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    config: Arc<ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
     pin: Pin,
 }
 

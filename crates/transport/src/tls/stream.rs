@@ -15,7 +15,7 @@ use super::opening::Opening;
 ///
 /// What is written is buffered, up to 64 KiB, where the socket takes no more: flush or shut down before dropping it.
 pub struct TlsStream {
-    inner: tokio_rustls::TlsStream<Opening>,
+    pub(super) inner: tokio_rustls::TlsStream<Opening>,
     /// Our end is due and was not yet taken by the socket, and nobody is left who would write it.
     end_is_due: bool,
 }
