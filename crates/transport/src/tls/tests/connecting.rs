@@ -214,12 +214,16 @@ async fn said_of<F: Future<Output = ()>>(act: impl FnOnce(TcpStream) -> F) -> Tl
     timeout(DEADLINE, both).await.unwrap().0.unwrap_err()
 }
 
+/// Takes the client's first bytes.
+async fn hears_hello(stream: &mut TcpStream) {
+    assert!(stream.read(&mut [0; 16 * 1024]).await.unwrap() > 0);
+}
+
 /// Answers the client's first bytes, and waits for its end.
 async fn answers(mut stream: TcpStream, answer: &[u8]) {
-    let mut hello = [0; 16 * 1024];
-    assert!(stream.read(&mut hello).await.unwrap() > 0);
+    hears_hello(&mut stream).await;
     stream.write_all(answer).await.unwrap();
-    while !matches!(stream.read(&mut hello).await, Ok(0) | Err(_)) {}
+    while !matches!(stream.read(&mut [0; 1024]).await, Ok(0) | Err(_)) {}
 }
 
 #[tokio::test]
@@ -243,7 +247,7 @@ async fn who_speaks_something_else_is_quoted() {
 #[tokio::test]
 async fn who_speaks_something_else_and_closes_is_quoted_too() {
     let error = said_of(|mut stream| async move {
-        stream.read(&mut [0; 16 * 1024]).await.unwrap();
+        hears_hello(&mut stream).await;
         stream.write_all(b"no").await.unwrap();
     });
     let error = error.await;
@@ -253,7 +257,7 @@ async fn who_speaks_something_else_and_closes_is_quoted_too() {
 #[tokio::test]
 async fn who_closes_without_a_word_speaks_no_tls() {
     let ends = said_of(|mut stream| async move {
-        stream.read(&mut [0; 16 * 1024]).await.unwrap();
+        hears_hello(&mut stream).await;
     });
     let resets = said_of(|stream| async move { abort(stream) });
     for error in [ends.await, resets.await] {
@@ -280,7 +284,7 @@ async fn tls_that_makes_no_sense_is_a_failed_handshake() {
 #[tokio::test]
 async fn a_connection_lost_halfway_is_a_failed_connection() {
     let error = said_of(|mut stream| async move {
-        stream.read(&mut [0; 16 * 1024]).await.unwrap();
+        hears_hello(&mut stream).await;
         stream.write_all(b"\x16\x03\x03\x00").await.unwrap();
     });
     let error = error.await;
