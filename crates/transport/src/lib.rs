@@ -4,14 +4,36 @@
 //! or chooses a deadline: those who call say how long they want to wait.
 
 mod address;
+mod base64url;
 mod closing;
 mod dial;
+mod heard;
+mod join;
 mod listen;
 pub mod options;
+mod pin;
+mod split;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
+mod token;
 
 pub use address::{HostPort, InvalidHostPort};
 pub use closing::{acknowledged, close_politely};
 pub use dial::{DialError, DialErrorKind, dial, dial_from};
+pub use heard::Heard;
+pub use join::{InvalidJoin, Join, JoinPart};
 pub use listen::listen;
+#[cfg(feature = "tls")]
+pub use pin::NotACertificate;
+pub use pin::{InvalidPin, Pin};
+pub use split::{ReadHalf, WriteHalf};
 pub use stream::{Stream, abort};
+#[cfg(feature = "tls")]
+pub use tls::{
+    ALPN, Answer, ClientTls, Identity, ServerTls, TlsAcceptError, TlsConnectError, TlsError,
+    TlsStream, generate_identity,
+};
+pub use token::{InvalidToken, Token};
+#[cfg(feature = "tls")]
+pub use token::{TokenError, equal_in_constant_time};
