@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use relayserver_core::{HostId, Reason};
-use relayserver_transport::options;
+use relayserver_transport::{Heard, Stream, options};
 use relayserver_wire::hello::Answer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -18,7 +18,8 @@ use crate::handshake::{self, Refusal};
 use crate::session;
 
 /// Serves a connection on the host port.
-pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
+pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
+    let mut stream = Stream::Tcp(stream);
     let welcomed = tokio::select! {
         welcomed = welcome(&mut stream, peer.ip(), &context) => welcomed,
         () = context.leaving.cancelled() => return,
@@ -35,14 +36,14 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
             return;
         }
     };
-    if let Some(start) = idle(&stream, &guard, &context.assignments).await {
+    if let Some(start) = idle(&mut stream, &guard, &context.assignments).await {
         session::run(stream, start, context.half_closed_timeout, &context.over).await;
     }
 }
 
 /// Hello and answer. The guard keeps the channel's id until it is dropped.
 async fn welcome(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     peer: IpAddr,
     context: &Context,
 ) -> Result<ChannelGuard, Refusal> {
@@ -50,7 +51,9 @@ async fn welcome(
         let detail = "name its network with --v1-allow to accept it".to_owned();
         return Err(Refusal { reason: Reason::NetworkNotAllowed, detail });
     }
-    options::prepare_waiting(stream, context.user_timeout);
+    if let Some(socket) = stream.tcp() {
+        options::prepare_waiting(socket, context.user_timeout);
+    }
     handshake::read_hello(stream, peer, &context.places, context.hello_timeout).await?;
     let host = HostId::from_address(peer);
     let guard = context
@@ -75,7 +78,7 @@ async fn welcome(
 
 /// Waits in the pool for a client. `None` when the channel ended before one came.
 async fn idle(
-    stream: &TcpStream,
+    stream: &mut Stream,
     guard: &ChannelGuard,
     assignments: &Assignments,
 ) -> Option<Start> {
@@ -98,10 +101,10 @@ async fn idle(
 }
 
 /// Resolves when an idle channel can no longer be given out, with why. Reads nothing.
-async fn ended(stream: &TcpStream) -> Reason {
-    match stream.peek(&mut [0]).await {
-        Ok(0) => Reason::PeerClosed,
-        Ok(_) => Reason::SpokeWhileIdle,
-        Err(_) => Reason::HostAborted,
+async fn ended(stream: &mut Stream) -> Reason {
+    match stream.waits().await {
+        Heard::End => Reason::PeerClosed,
+        Heard::Bytes => Reason::SpokeWhileIdle,
+        Heard::Failed(_) => Reason::HostAborted,
     }
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use relayserver_core::{Reason, limits};
 use relayserver_splice::{Counts, Leg, Side, Splice};
-use relayserver_transport::options::reset_on_close;
-use relayserver_transport::{acknowledged, close_politely};
+use relayserver_transport::{Stream, acknowledged, close_politely};
 use tokio::net::TcpStream;
 
 /// The two connections of a session.
@@ -18,22 +17,19 @@ pub(crate) struct Legs {
 /// A connection that is reset when it is dropped before it was settled, by a panic or with its task: nobody must take half an
 /// answer for a whole one.
 struct Held {
-    stream: TcpStream,
+    stream: Stream,
     settled: bool,
 }
 
 impl Legs {
-    pub(crate) fn new(client: TcpStream, host: TcpStream) -> Legs {
+    pub(crate) fn new(client: TcpStream, host: Stream) -> Legs {
         let held = |stream| Held { stream, settled: false };
-        Legs { client: held(client), host: held(host) }
+        Legs { client: held(Stream::Tcp(client)), host: held(host) }
     }
 
-    pub(crate) fn client(&self) -> Leg<'_> {
-        Leg::Tcp(&self.client.stream)
-    }
-
-    pub(crate) fn host(&self) -> Leg<'_> {
-        Leg::Tcp(&self.host.stream)
+    /// The client's and the host's, to be lent to a splice.
+    pub(crate) fn both(&mut self) -> (Leg<'_>, Leg<'_>) {
+        (leg(&mut self.client.stream), leg(&mut self.host.stream))
     }
 
     /// Closes both in the way that `reason` asks for. What was sent is waited for; `bound` is how long a client may
@@ -58,11 +54,12 @@ impl Legs {
     }
 
     /// The client still gets all that its lost host had sent, and the end of it.
-    async fn deliver_last_word(self, mut splice: Splice, counts: &Counts, bound: Duration) {
+    async fn deliver_last_word(mut self, mut splice: Splice, counts: &Counts, bound: Duration) {
         splice.abandon(Side::Client);
         let delivered = {
             let mut told_already = |_| {};
-            let rest = splice.run(self.client(), self.host(), counts, &mut told_already);
+            let (client, host) = self.both();
+            let rest = splice.run(client, host, counts, &mut told_already);
             tokio::select! {
                 rest = rest => rest.is_ok(),
                 () = counts.unchanged_for(bound) => false,
@@ -81,7 +78,7 @@ impl Legs {
 
 impl Held {
     async fn acknowledged(&mut self) {
-        acknowledged(&self.stream).await;
+        acknowledged(self.stream.tcp()).await;
         self.settled = true;
     }
 }
@@ -89,7 +86,16 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.settled {
-            reset_on_close(&self.stream);
+            self.stream.reset_on_close();
         }
+    }
+}
+
+fn leg(stream: &mut Stream) -> Leg<'_> {
+    match stream {
+        Stream::Tcp(stream) => Leg::Tcp(stream),
+        #[cfg(unix)]
+        Stream::Unix(stream) => Leg::Unix(stream),
+        layered => Leg::Other(layered),
     }
 }

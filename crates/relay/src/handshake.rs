@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relayserver_core::Reason;
+use relayserver_transport::Stream;
 use relayserver_wire::frame::{self, FrameError};
 use relayserver_wire::hello::Hello;
 use relayserver_wire::{HELLO_FRAME_MAX, MessageError};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::admission::Places;
@@ -28,7 +28,7 @@ pub(crate) struct Refusal {
 
 /// Reads the hello that a data channel opens with.
 pub(crate) async fn read_hello(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     peer: IpAddr,
     places: &Arc<Places>,
     hello_timeout: Duration,
@@ -56,7 +56,7 @@ pub(crate) async fn read_hello(
     timeout_at(deadline, read(stream, first)).await.map_err(too_late)?
 }
 
-async fn read(stream: &mut TcpStream, first: u8) -> Result<Hello, Refusal> {
+async fn read(stream: &mut Stream, first: u8) -> Result<Hello, Refusal> {
     let mut header = [first, 0, 0, 0];
     // Garbage is told by its first byte, without waiting for three more.
     frame::payload_len(header, HELLO_FRAME_MAX)?;

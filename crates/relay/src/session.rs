@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use relayserver_core::{Assignment, End, Reason};
 use relayserver_splice::{Counts, Failure, Path, Side, Splice};
-use relayserver_transport::options;
-use tokio::net::TcpStream;
+use relayserver_transport::{Stream, options};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -19,14 +18,16 @@ use crate::closing::Legs;
 
 /// Runs the session that `start` describes over `host`, to its end. When the relay is `over`, nothing is waited for.
 pub(crate) async fn run(
-    host: TcpStream,
+    host: Stream,
     start: Start,
     half_closed_timeout: Duration,
     over: &CancellationToken,
 ) {
     let Start { assignment, client, client_addr, client_was_reset, mut stop, guard } = start;
-    options::prepare_session(&host);
-    let legs = Legs::new(client, host);
+    if let Some(socket) = host.tcp() {
+        options::prepare_session(socket);
+    }
+    let mut legs = Legs::new(client, host);
     debug!(
         session.id = %assignment.session,
         service = %assignment.service,
@@ -47,10 +48,11 @@ pub(crate) async fn run(
             }
             half_closed.notify_one();
         };
+        let (client, host) = legs.both();
         tokio::select! {
             biased;
             () = ready(()), if client_was_reset => Reason::ClientAborted,
-            ended = splice.run(legs.client(), legs.host(), &counts, &mut on_eof) => {
+            ended = splice.run(client, host, &counts, &mut on_eof) => {
                 reason_of(&assignment, ended)
             }
             stopped = &mut stop => stopped.unwrap_or(Reason::Drained),

@@ -6,12 +6,11 @@ use std::sync::atomic::Ordering;
 
 use relayserver_core::keeper::Slot;
 use relayserver_core::limits::{self, DIAL_TIMEOUT};
-use relayserver_transport::dial_from;
 use relayserver_transport::options::{prepare_session, prepare_waiting};
+use relayserver_transport::{Heard, Stream, dial_from};
 use relayserver_wire::hello::{Answer, Hello};
 use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, VERSION, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -32,7 +31,7 @@ pub(crate) async fn run(
     sessions: mpsc::Sender<Session>,
     mut verdict: oneshot::Receiver<Open>,
 ) {
-    let (stream, answer) = tokio::select! {
+    let (mut stream, answer) = tokio::select! {
         established = establish(&shared) => match established {
             Ok(established) => established,
             Err(trouble) => return report(&reports, Report::ChannelFailed(slot, trouble)).await,
@@ -45,10 +44,12 @@ pub(crate) async fn run(
         false => format!("{}:{}", answer.relay_host, answer.relay_port),
     };
     report(&reports, Report::ChannelAnswered { slot, channel_id, clients }).await;
-    if !idle(&stream, slot, &reports, verdict).await {
+    if !idle(&mut stream, slot, &reports, verdict).await {
         return;
     }
-    prepare_session(&stream);
+    if let Some(socket) = stream.tcp() {
+        prepare_session(socket);
+    }
     let session = Session::open(SessionId(channel_id), stream, Arc::clone(&shared));
     shared.unaccepted.fetch_add(1, Ordering::AcqRel);
     // The queue has room for as many as the keeper lets come; without a listener, nobody is there to serve the client.
@@ -67,11 +68,12 @@ async fn report(reports: &mpsc::Sender<Report>, report: Report) {
 }
 
 /// Connects, says hello, and reads the answer.
-async fn establish(shared: &Shared) -> Result<(TcpStream, Answer), Trouble> {
+async fn establish(shared: &Shared) -> Result<(Stream, Answer), Trouble> {
     let address = &shared.config.hosts;
     let dialled = dial_from(address, shared.config.bind_addr, DIAL_TIMEOUT).await;
-    let mut stream = dialled.map_err(|error| Trouble::dial(Port::Hosts, &error))?;
+    let stream = dialled.map_err(|error| Trouble::dial(Port::Hosts, &error))?;
     prepare_waiting(&stream, limits::USER_TIMEOUT);
+    let mut stream = Stream::Tcp(stream);
     let fault = match timeout(limits::HELLO_TIMEOUT, greet(&mut stream)).await {
         Ok(Ok(answer)) => return Ok((stream, answer)),
         Ok(Err(fault)) => fault,
@@ -83,7 +85,7 @@ async fn establish(shared: &Shared) -> Result<(TcpStream, Answer), Trouble> {
     Err(Trouble::at(Port::Hosts, address, fault))
 }
 
-async fn greet(stream: &mut TcpStream) -> Result<Answer, Fault> {
+async fn greet(stream: &mut Stream) -> Result<Answer, Fault> {
     stream.write_all(&Hello { version: VERSION, v2: None }.encode()).await?;
     let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header).await?;
@@ -96,28 +98,27 @@ async fn greet(stream: &mut TcpStream) -> Result<Answer, Fault> {
 /// Waits until a session opens on the channel: by the relay's word, or by the session's first byte. `false` when the channel
 /// was lost or closed instead. Reads nothing.
 async fn idle(
-    stream: &TcpStream,
+    stream: &mut Stream,
     slot: Slot,
     reports: &mpsc::Sender<Report>,
     mut verdict: oneshot::Receiver<Open>,
 ) -> bool {
-    let mut byte = [0];
     let first = tokio::select! {
         biased;
         verdict = &mut verdict => return verdict.is_ok(),
-        first = stream.peek(&mut byte) => first,
+        first = stream.waits() => first,
     };
     match first {
-        Ok(0) => {
+        Heard::End => {
             // The end of an idle channel, or of a client that sent nothing: its announcement may be on its way.
             report(reports, Report::ChannelEnded(slot)).await;
             verdict.await.is_ok()
         }
-        Ok(_) => {
+        Heard::Bytes => {
             report(reports, Report::ChannelOpened(slot)).await;
             true
         }
-        Err(_) => {
+        Heard::Failed(_) => {
             report(reports, Report::ChannelLost(slot)).await;
             false
         }

@@ -7,10 +7,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use relayserver_transport::{abort, options::reset_on_close};
+use relayserver_splice::Leg;
+use relayserver_transport::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tracing::{debug, info};
 
 use crate::events::DropReason;
@@ -26,7 +25,7 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// A client, connected through the relay. It reads and writes as a [`TcpStream`] does.
+/// A client, connected through the relay. It reads and writes as a `TcpStream` does.
 ///
 /// [`shutdown`](tokio::io::AsyncWriteExt::shutdown) is half-close: the client reads the end, and what it still sends can be
 /// read. Dropping a session closes it as dropping a `TcpStream` does: what was written still arrives, unless the
@@ -34,7 +33,7 @@ impl fmt::Display for SessionId {
 #[derive(Debug)]
 pub struct Session {
     /// Taken when the session is divided or ended by value.
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     life: Arc<Life>,
 }
 
@@ -47,7 +46,7 @@ struct Life {
 
 impl Session {
     /// A session on a channel to which a client was assigned.
-    pub(crate) fn open(id: SessionId, stream: TcpStream, shared: Arc<Shared>) -> Session {
+    pub(crate) fn open(id: SessionId, stream: Stream, shared: Arc<Shared>) -> Session {
         shared.session_opened(id);
         debug!(channel.id = %id, "session opened");
         let life = Life { id, shared, reason: Mutex::new(DropReason::Closed) };
@@ -88,34 +87,41 @@ impl Session {
     }
 
     /// The connection underneath, for handlers that splice.
-    pub(crate) fn tcp(&self) -> &TcpStream {
-        self.stream.as_ref().unwrap_or_else(|| unreachable!("taken only by value"))
+    pub(crate) fn leg(&mut self) -> Leg<'_> {
+        leg(self.stream_mut())
     }
 
-    fn tcp_mut(&mut self) -> &mut TcpStream {
+    /// The socket underneath.
+    pub(crate) fn socket(&self) -> Option<&tokio::net::TcpStream> {
+        self.stream.as_ref().and_then(Stream::tcp)
+    }
+
+    fn stream_mut(&mut self) -> &mut Stream {
         self.stream.as_mut().unwrap_or_else(|| unreachable!("taken only by value"))
     }
 
-    fn take_stream(&mut self) -> TcpStream {
+    fn take_stream(&mut self) -> Stream {
         self.stream.take().unwrap_or_else(|| unreachable!("taken only by value"))
     }
 
     fn end(mut self, reason: DropReason) {
         self.life.set_reason(reason);
-        abort(self.take_stream());
+        self.take_stream().abort();
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(stream) = &self.stream {
-            self.life.settle(stream);
+        if let Some(stream) = &self.stream
+            && self.life.must_reset()
+        {
+            stream.reset_on_close();
         }
     }
 }
 
 impl WriteHalf {
-    fn inner(&mut self) -> &mut OwnedWriteHalf {
+    fn inner(&mut self) -> &mut relayserver_transport::WriteHalf {
         self.inner.as_mut().unwrap_or_else(|| unreachable!("taken only when dropped"))
     }
 }
@@ -123,8 +129,9 @@ impl WriteHalf {
 impl Drop for WriteHalf {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.take()
-            && self.life.settle(inner.as_ref())
+            && self.life.must_reset()
         {
+            inner.reset_on_close();
             // Else its own drop sends an end ahead of the reset.
             inner.forget();
         }
@@ -133,7 +140,9 @@ impl Drop for WriteHalf {
 
 impl Drop for ReadHalf {
     fn drop(&mut self) {
-        self.life.settle(self.inner.as_ref());
+        if self.life.must_reset() {
+            self.inner.reset_on_close();
+        }
     }
 }
 
@@ -144,11 +153,10 @@ impl Life {
 
     /// Decides how a connection that is being dropped ends: `true` where that is a reset. So it is where a panic or an abort
     /// drops it, as the client must not take half an answer for a whole one.
-    fn settle(&self, stream: &TcpStream) -> bool {
+    fn must_reset(&self) -> bool {
         let resets = std::thread::panicking() || self.shared.aborted.is_cancelled();
         if resets {
             self.set_reason(DropReason::Reset);
-            reset_on_close(stream);
         }
         resets
     }
@@ -172,7 +180,7 @@ impl fmt::Debug for Life {
 /// Reads a session. Made by [`Session::into_split`].
 #[derive(Debug)]
 pub struct ReadHalf {
-    inner: OwnedReadHalf,
+    inner: relayserver_transport::ReadHalf,
     life: Arc<Life>,
 }
 
@@ -180,7 +188,7 @@ pub struct ReadHalf {
 #[derive(Debug)]
 pub struct WriteHalf {
     /// Taken when it is dropped.
-    inner: Option<OwnedWriteHalf>,
+    inner: Option<relayserver_transport::WriteHalf>,
     life: Arc<Life>,
 }
 
@@ -190,7 +198,7 @@ impl AsyncRead for Session {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(self.tcp_mut()).poll_read(cx, buf)
+        Pin::new(self.stream_mut()).poll_read(cx, buf)
     }
 }
 
@@ -242,5 +250,16 @@ macro_rules! write_through {
     };
 }
 
-write_through!(Session, |session| session.tcp_mut());
+write_through!(Session, |session| session.stream_mut());
 write_through!(WriteHalf, |half| half.inner());
+
+/// A connection as a leg, by the best way that there is for its kind.
+pub(crate) fn leg(stream: &mut Stream) -> Leg<'_> {
+    match stream {
+        Stream::Tcp(stream) => Leg::Tcp(stream),
+        #[cfg(unix)]
+        Stream::Unix(stream) => Leg::Unix(stream),
+        #[allow(unreachable_patterns, reason = "TLS, where the transport has it")]
+        layered => Leg::Other(layered),
+    }
+}
