@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::address::is_ipv6;
 use crate::{HostPort, InvalidPin, InvalidToken, Pin, Token};
@@ -78,7 +79,7 @@ impl Join {
         pins: Vec<Pin>,
     ) -> Result<Join, InvalidJoin> {
         let join = Join { token, addresses, pins };
-        join.expose().parse::<Join>()?;
+        Zeroizing::new(join.expose()).parse::<Join>()?;
         Ok(join)
     }
 
@@ -99,7 +100,7 @@ impl Join {
 
     /// The line itself, secret and all: for whoever is to have it.
     pub fn expose(&self) -> String {
-        self.written(&self.token.expose())
+        self.written(&Zeroizing::new(self.token.expose()))
     }
 
     fn written(&self, token: &str) -> String {

@@ -1,7 +1,8 @@
-//! An address in, a byte stream out: dialling, listening and socket options.
+//! An address in, a byte stream out: dialling, listening and socket options; TLS, where the feature `tls` is on; and what a
+//! host is told to find its relay, know it and be known to it: join lines, pins and tokens.
 //!
 //! Driven by relay and host for every connection that they make or accept. Nothing in here knows the protocol, retries,
-//! or chooses a deadline: those who call say how long they want to wait.
+//! logs a secret, or chooses a deadline: those who call say how long they want to wait.
 
 mod address;
 mod base64url;
@@ -31,7 +32,7 @@ pub use split::{ReadHalf, WriteHalf};
 pub use stream::{Stream, abort};
 #[cfg(feature = "tls")]
 pub use tls::{
-    ALPN, Answer, ClientTls, Identity, ServerTls, TlsAcceptError, TlsConnectError, TlsError,
+    ALPN, ClientTls, FirstBytes, Identity, ServerTls, TlsAcceptError, TlsConnectError, TlsError,
     TlsStream, generate_identity,
 };
 pub use token::{InvalidToken, Token};

@@ -212,3 +212,73 @@ impl AsyncWrite for WriteHalf {
         on_each!(self, writer => Pin::new(writer).poll_shutdown(cx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn tcp_pair() -> (Stream, Stream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Stream::Tcp(one), Stream::Tcp(listener.accept().await.unwrap().0))
+    }
+
+    async fn divide(one: Stream, mut other: Stream) {
+        let (mut reader, mut writer) = one.into_split();
+        assert!(writer.is_write_vectored());
+        let parts = [IoSlice::new(b"ques"), IoSlice::new(b"tion")];
+        assert_eq!(writer.write_vectored(&parts).await.unwrap(), 8);
+        drop(writer);
+        let mut received = Vec::new();
+        other.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"question");
+
+        other.write_all(b"answer").await.unwrap();
+        drop(other);
+        assert!(matches!(reader.waits().await, Heard::Bytes));
+        received.clear();
+        reader.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"answer");
+        assert!(matches!(reader.waits().await, Heard::End));
+    }
+
+    #[tokio::test]
+    async fn tcp_divides() {
+        let (one, other) = tcp_pair().await;
+        divide(one, other).await;
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn unix_divides() {
+        let (one, other) = tokio::net::UnixStream::pair().unwrap();
+        divide(Stream::Unix(one), Stream::Unix(other)).await;
+    }
+
+    #[tokio::test]
+    async fn halves_that_are_to_be_reset_end_in_no_other_way() {
+        let (one, mut other) = tcp_pair().await;
+        let (reader, writer) = one.into_split();
+        reader.reset_on_close();
+        writer.forget();
+        drop(reader);
+        let error = other.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn all_of_it_can_go_to_another_task() {
+        fn can(_: impl Send) {}
+        let (mut one, _other) = tcp_pair().await;
+        can(one.waits());
+        can(one.read(&mut [0]));
+        can(crate::acknowledged(one.tcp()));
+        can(one.into_split());
+    }
+}

@@ -102,8 +102,7 @@ impl Stream {
     }
 
     /// Resolves when the peer of an idle connection has something to tell. What there is to read stays to be read, and what TLS
-    /// says for itself (tickets, new keys) is nothing. Does not resolve before there is something, so it costs no buffer: TLS
-    /// decrypts a record at most.
+    /// says for itself (tickets, new keys) is nothing to be told.
     ///
     /// # Cancel safety
     /// Cancel safe.

@@ -20,7 +20,7 @@ mod stream;
 mod tests;
 mod verifier;
 
-pub use client::{Answer, ClientTls, TlsConnectError};
+pub use client::{ClientTls, FirstBytes, TlsConnectError};
 pub use identity::{Identity, generate_identity};
 pub use server::{ServerTls, TlsAcceptError};
 pub use stream::TlsStream;

@@ -43,10 +43,10 @@ pub enum TlsConnectError {
         reason: String,
     },
     /// What listens there does not speak TLS: its first bytes are something else, or it closed before any.
-    #[error("no TLS is spoken there: {answer}")]
+    #[error("no TLS is spoken there: {first_bytes}")]
     NotTls {
-        /// What it answered.
-        answer: Answer,
+        /// What it sent instead.
+        first_bytes: FirstBytes,
     },
     /// It speaks TLS, and not our protocol.
     #[error("it speaks TLS, but not relayserver/2")]
@@ -68,10 +68,10 @@ pub enum TlsConnectError {
     Io(#[source] io::Error),
 }
 
-/// How somebody who does not speak TLS answers a handshake: with the first bytes of something else (16 at most), or with none
-/// before closing.
+/// How somebody who does not speak TLS begins: the first bytes of something else (16 at most), or none, where the connection
+/// was closed before any.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Answer(Vec<u8>);
+pub struct FirstBytes(Vec<u8>);
 
 impl ClientTls {
     /// Trusts whoever has a key with one of these pins. Names and dates in its certificate do not matter.
@@ -161,25 +161,25 @@ impl ClientTls {
     }
 }
 
-impl Answer {
-    /// What was sent, at most the first 16 bytes; none where the connection was closed before any.
-    pub fn first_bytes(&self) -> &[u8] {
+impl FirstBytes {
+    /// The bytes themselves.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for FirstBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.first_bytes() {
-            [] => f.write_str("the connection was closed before any answer"),
-            first => write!(f, "the answer begins with \"{}\"", first.escape_ascii()),
+        match self.as_bytes() {
+            [] => f.write_str("the connection was closed before its first byte"),
+            first => write!(f, "the first bytes are \"{}\"", first.escape_ascii()),
         }
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for FirstBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Answer(\"{}\")", self.first_bytes().escape_ascii())
+        write!(f, "FirstBytes(\"{}\")", self.as_bytes().escape_ascii())
     }
 }
 
@@ -189,11 +189,11 @@ fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
 }
 
 fn why(failure: Failure, opening: &Opening) -> TlsConnectError {
-    let answer = opening.first_bytes();
-    let not_tls = || TlsConnectError::NotTls { answer: Answer(answer.to_vec()) };
+    let first = opening.first_bytes();
+    let not_tls = || TlsConnectError::NotTls { first_bytes: FirstBytes(first.to_vec()) };
     match failure {
         Failure::Tls(_) if !opening.is_tls() => not_tls(),
-        Failure::Io(error) if !opening.is_tls() && (!answer.is_empty() || is_close(&error)) => {
+        Failure::Io(error) if !opening.is_tls() && (!first.is_empty() || is_close(&error)) => {
             not_tls()
         }
         Failure::Tls(Error::InvalidCertificate(error)) => untrusted(error),

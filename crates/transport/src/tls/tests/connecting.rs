@@ -229,16 +229,16 @@ async fn answers(mut stream: TcpStream, answer: &[u8]) {
 #[tokio::test]
 async fn who_speaks_something_else_is_quoted() {
     for (answer, wanted) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], r#"begins with "HTTP/1.1 400 Bad""#),
-        (b"SSH-2.0-OpenSSH_9.9\r\n", r#"begins with "SSH-2.0-OpenSSH_""#),
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], r#"first bytes are "HTTP/1.1 400 Bad""#),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", r#"first bytes are "SSH-2.0-OpenSSH_""#),
         // An answer of version 1.
-        (b"\0\0\0\x04\x08\x01\x12\x00", r#"begins with "\x00\x00\x00\x04\x08\x01\x12\x00""#),
+        (b"\0\0\0\x04\x08\x01\x12\x00", r#"first bytes are "\x00\x00\x00\x04\x08\x01\x12\x00""#),
         // The first byte alone might be TLS.
-        (b"\x16SSH-2.0", r#"begins with "\x16SSH-2.0""#),
+        (b"\x16SSH-2.0", r#"first bytes are "\x16SSH-2.0""#),
     ] {
         let error = said_of(|stream| answers(stream, answer)).await;
-        let TlsConnectError::NotTls { answer: said } = &error else { panic!("{error:?}") };
-        assert!(answer.starts_with(said.first_bytes()), "{said:?}");
+        let TlsConnectError::NotTls { first_bytes: said } = &error else { panic!("{error:?}") };
+        assert!(answer.starts_with(said.as_bytes()), "{said:?}");
         let text = error.to_string();
         assert!(text.ends_with(wanted), "{text}");
     }
@@ -251,7 +251,7 @@ async fn who_speaks_something_else_and_closes_is_quoted_too() {
         stream.write_all(b"no").await.unwrap();
     });
     let error = error.await;
-    assert!(error.to_string().ends_with(r#"begins with "no""#), "{error:?}");
+    assert!(error.to_string().ends_with(r#"first bytes are "no""#), "{error:?}");
 }
 
 #[tokio::test]
@@ -261,9 +261,9 @@ async fn who_closes_without_a_word_speaks_no_tls() {
     });
     let resets = said_of(|stream| async move { abort(stream) });
     for error in [ends.await, resets.await] {
-        let TlsConnectError::NotTls { answer } = &error else { panic!("{error:?}") };
-        assert_eq!(answer.first_bytes(), b"");
-        assert!(error.to_string().ends_with("closed before any answer"), "{error}");
+        let TlsConnectError::NotTls { first_bytes } = &error else { panic!("{error:?}") };
+        assert_eq!(first_bytes.as_bytes(), b"");
+        assert!(error.to_string().ends_with("closed before its first byte"), "{error}");
     }
 }
 

@@ -150,3 +150,17 @@ async fn a_peer_that_still_sends_reads_our_last_bytes() {
     let ((), received) = tokio::join!(closing, reading);
     assert_eq!(received, (b"no".to_vec(), None));
 }
+
+#[tokio::test]
+async fn all_of_it_can_go_to_another_task() {
+    fn can(_: impl Send) {}
+    let (mut client, _server) = pair().await;
+    let ((dialled, accepted), server) = (tcp_pair().await, server());
+    can(pinning(&server).connect(dialled, "relay.test"));
+    can(server.accept(accepted));
+    can(client.waits());
+    can(client.shutdown());
+    let (mut reader, writer) = client.into_split();
+    can(reader.waits());
+    can(writer);
+}
