@@ -15,6 +15,7 @@ mod config;
 mod context;
 mod drain;
 mod error;
+mod grants;
 mod handshake;
 mod listener;
 mod record;
@@ -23,5 +24,6 @@ mod session;
 
 pub use config::{Access, Config, Network, NetworkError, Service, Version1};
 pub use error::BindError;
+pub use grants::{FixedGrants, GrantSource, TokenRecord, Tokens};
 pub use relay::{Relay, RelayHandle};
 pub use relayserver_core::{Limits, Occupancy, Reason, ServiceLimits, ServiceName};

@@ -1,0 +1,197 @@
+//! The tokens that a relay knows, and what each allows. Where they are kept is a [`GrantSource`]'s matter: the relay takes what it
+//! gives, now and as it changes. If a source fails it says nothing, and the last good tokens stay in force.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use relayserver_core::{Grant, GrantId, Reason, Role, ServicePattern, Time};
+use relayserver_transport::Token;
+use tokio::sync::watch;
+
+/// Where tokens come from.
+pub trait GrantSource: Send + Sync + 'static {
+    /// The tokens now, and as they change.
+    fn watch(&self) -> watch::Receiver<Arc<Tokens>>;
+}
+
+/// The tokens that a relay knows, by their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens(BTreeMap<String, TokenRecord>);
+
+/// What is kept of a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The SHA-256 of its secret.
+    pub secret_hash: [u8; 32],
+    /// What it is for.
+    pub role: Role,
+    /// The services that it covers.
+    pub services: Vec<ServicePattern>,
+    /// From when on it is void.
+    pub expires: Option<SystemTime>,
+    /// Whether it was taken back. It is kept so that its bearer can be told.
+    pub revoked: bool,
+}
+
+impl Tokens {
+    /// No token.
+    pub fn new() -> Tokens {
+        Tokens::default()
+    }
+
+    /// Adds a token, or changes one.
+    pub fn insert(&mut self, id: &str, record: TokenRecord) {
+        self.0.insert(id.to_owned(), record);
+    }
+
+    /// The token with this id.
+    pub fn get(&self, id: &str) -> Option<&TokenRecord> {
+        self.0.get(id)
+    }
+
+    /// The token with this id, to be changed.
+    pub fn get_mut(&mut self, id: &str) -> Option<&mut TokenRecord> {
+        self.0.get_mut(id)
+    }
+
+    /// Every token, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &TokenRecord)> {
+        self.0.iter().map(|(id, record)| (id.as_str(), record))
+    }
+
+    /// The grant that `token` shows.
+    pub(crate) fn check(&self, token: &Token, now: SystemTime) -> Result<GrantId, Reason> {
+        // Compared also where there is no such token, so that the time does not tell which ids there are.
+        let (nobodys, record) = ([0; 32], self.0.get(token.id()));
+        let is_it = token.is_of_hash(record.map_or(&nobodys, |record| &record.secret_hash));
+        match record.filter(|_| is_it) {
+            None => Err(Reason::TokenUnknown),
+            Some(TokenRecord { revoked: true, .. }) => Err(Reason::TokenRevoked),
+            Some(record) if record.expires.is_some_and(|expires| expires <= now) => {
+                Err(Reason::TokenExpired)
+            }
+            Some(TokenRecord { role: Role::Client, .. }) => Err(Reason::RoleNotGranted),
+            Some(_) => Ok(GrantId::new(token.id())),
+        }
+    }
+
+    /// What is to be told to a book that was told `before`: each grant that is another, and those that are no more.
+    pub(crate) fn changes_since(
+        &self,
+        before: &Tokens,
+        (now, wall): (Time, SystemTime),
+    ) -> Vec<(GrantId, Option<Grant>)> {
+        let gone = before.0.keys().filter(|id| !self.0.contains_key(*id));
+        let gone = gone.map(|id| (GrantId::new(id), None));
+        let changed = self.0.iter().filter(|(id, record)| before.0.get(*id) != Some(*record));
+        let changed = changed.map(|(id, record)| (GrantId::new(id), record.grant(now, wall)));
+        gone.chain(changed).collect()
+    }
+}
+
+impl TokenRecord {
+    /// What it allows, if anything.
+    fn grant(&self, now: Time, wall: SystemTime) -> Option<Grant> {
+        // What has expired by the clock on the wall has expired now.
+        let left = |expires: SystemTime| expires.duration_since(wall).unwrap_or_default();
+        let expires = self.expires.map(|expires| now + left(expires));
+        let services = self.services.clone();
+        (!self.revoked).then_some(Grant { role: self.role, services, expires })
+    }
+}
+
+impl fmt::Debug for TokenRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenRecord")
+            .field("role", &self.role)
+            .field("services", &self.services)
+            .field("expires", &self.expires)
+            .field("revoked", &self.revoked)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tokens that stand in memory alone: for tests, and for programs that keep them elsewhere.
+#[derive(Debug)]
+pub struct FixedGrants(watch::Sender<Arc<Tokens>>);
+
+impl FixedGrants {
+    /// These tokens.
+    pub fn new(tokens: Tokens) -> FixedGrants {
+        FixedGrants(watch::Sender::new(Arc::new(tokens)))
+    }
+
+    /// Changes them; the relay hears of it at once.
+    pub fn change(&self, change: impl FnOnce(&mut Tokens)) {
+        self.0.send_modify(|tokens| change(Arc::make_mut(tokens)));
+    }
+}
+
+impl GrantSource for FixedGrants {
+    fn watch(&self) -> watch::Receiver<Arc<Tokens>> {
+        self.0.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn record(token: &Token) -> TokenRecord {
+        TokenRecord {
+            secret_hash: token.secret_hash(),
+            role: Role::Host,
+            services: vec!["*".parse().unwrap()],
+            expires: None,
+            revoked: false,
+        }
+    }
+
+    #[test]
+    fn each_wrong_token_has_its_own_reason() {
+        let now = SystemTime::now();
+        let token = Token::generate("laptop").unwrap();
+        let check = |change: fn(&mut TokenRecord, SystemTime)| {
+            let mut tokens = Tokens::new();
+            let mut record = record(&token);
+            change(&mut record, now);
+            tokens.insert("laptop", record);
+            tokens.check(&token, now)
+        };
+        assert_eq!(check(|_, _| {}), Ok(GrantId::new("laptop")));
+        assert_eq!(check(|it, _| it.secret_hash[0] ^= 1), Err(Reason::TokenUnknown));
+        assert_eq!(check(|it, _| it.revoked = true), Err(Reason::TokenRevoked));
+        assert_eq!(check(|it, now| it.expires = Some(now)), Err(Reason::TokenExpired));
+        assert_eq!(check(|it, _| it.role = Role::Client), Err(Reason::RoleNotGranted));
+        assert_eq!(Tokens::new().check(&token, now), Err(Reason::TokenUnknown));
+        let forged = Token::generate("laptop").unwrap();
+        let mut tokens = Tokens::new();
+        tokens.insert("laptop", record(&token));
+        tokens.get_mut("laptop").unwrap().revoked = true;
+        assert_eq!(tokens.check(&forged, now), Err(Reason::TokenUnknown), "it is told nothing");
+    }
+
+    #[test]
+    fn what_changed_is_told_and_nothing_else() {
+        let (now, wall) = (Time::from_millis(5_000), SystemTime::now());
+        let (one, other) = (Token::generate("one").unwrap(), Token::generate("other").unwrap());
+        let mut before = Tokens::new();
+        before.insert("one", record(&one));
+        before.insert("other", record(&other));
+        let mut after = before.clone();
+        assert_eq!(after.changes_since(&before, (now, wall)), []);
+        after.get_mut("one").unwrap().expires = Some(wall + Duration::from_secs(60));
+        after.get_mut("other").unwrap().revoked = true;
+        let changes = after.changes_since(&before, (now, wall));
+        let [(first, Some(grant)), (second, None)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!((first, second), (&GrantId::new("one"), &GrantId::new("other")));
+        assert_eq!(grant.expires, Some(Time::from_millis(65_000)));
+        assert_eq!(Tokens::new().changes_since(&after, (now, wall)).len(), 2, "both are gone");
+        let shown = format!("{after:?}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}
