@@ -28,7 +28,7 @@ impl Handles for Reach {
     type Command = CommandHandle;
     type Channel = oneshot::Sender<Start>;
     type Client = oneshot::Sender<Verdict>;
-    type Stop = oneshot::Sender<Reason>;
+    type Stop = oneshot::Sender<Stop>;
 }
 
 /// Reaches the task of a command channel.
@@ -49,6 +49,15 @@ pub(crate) enum Verdict {
     Refused(Reason),
 }
 
+/// What the book asks of an assigned session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// To end.
+    End(Reason),
+    /// To give its client back, as its host has not accepted it.
+    Withdraw(Reason),
+}
+
 /// All that a channel's task needs to run a session.
 pub(crate) struct Start {
     pub(crate) assignment: Assignment,
@@ -57,7 +66,7 @@ pub(crate) struct Start {
     /// Its reset was noticed while it waited, so that its socket reports an end now and no error any more.
     pub(crate) client_was_reset: bool,
     /// Tells the session to end, and why.
-    pub(crate) stop: oneshot::Receiver<Reason>,
+    pub(crate) stop: oneshot::Receiver<Stop>,
     /// Reports the session's end when dropped.
     pub(crate) guard: SessionGuard,
 }
@@ -131,7 +140,7 @@ impl Assignments {
         self: &Arc<Self>,
         service: ServiceName,
         client: oneshot::Sender<Verdict>,
-        stop: oneshot::Sender<Reason>,
+        stop: oneshot::Sender<Stop>,
     ) -> SessionGuard {
         let session = SessionId(fastrand::u128(..));
         let input = Input::ClientArrived { session, service, client, stop };
@@ -264,8 +273,8 @@ fn perform(output: Output<Reach>) {
             debug!(channel.id = %channel, %reason, "idle channel closed");
             drop(handle);
         }
-        Output::Withdraw { session: _, reason, stop }
-        | Output::EndSession { session: _, reason, stop } => drop(stop.send(reason)),
+        Output::Withdraw { session: _, reason, stop } => drop(stop.send(Stop::Withdraw(reason))),
+        Output::EndSession { session: _, reason, stop } => drop(stop.send(Stop::End(reason))),
     }
 }
 

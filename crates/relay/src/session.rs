@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::assignment::Start;
+use crate::assignment::{Start, Stop};
 use crate::closing::Legs;
 
 /// Runs the session that `start` describes over `host`, to its end. When the relay is `over`, nothing is waited for.
@@ -55,7 +55,10 @@ pub(crate) async fn run(
             ended = splice.run(client, host, &counts, &mut on_eof) => {
                 reason_of(&assignment, ended)
             }
-            stopped = &mut stop => stopped.unwrap_or(Reason::Drained),
+            stopped = &mut stop => match stopped {
+                Ok(Stop::End(reason) | Stop::Withdraw(reason)) => reason,
+                Err(_book_gone) => Reason::Drained,
+            },
             () = silence(&half_closed, &counts, half_closed_timeout) => Reason::HalfClosedTimeout,
         }
     };
