@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use relayserver_core::record::Header;
 use relayserver_core::{
-    Announcement, Assignment, Book, ChannelId, CommandId, End, Handles, HostId, Input, Occupancy,
-    Output, Reason, ServiceName, SessionId, Time,
+    Announcement, Assignment, Book, ChannelId, ChannelKey, CommandId, End, Grant, GrantId, Handles,
+    HostId, Input, Membership, Occupancy, Output, Phase, Reason, ServiceName, SessionId, Time,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use crate::clock::sleep_until;
 use crate::config::Config;
+use crate::offer::Held;
 use crate::record::Recorder;
 
 /// How the book reaches what stands in it.
@@ -65,10 +66,29 @@ pub(crate) struct Start {
     pub(crate) client_addr: SocketAddr,
     /// Its reset was noticed while it waited, so that its socket reports an end now and no error any more.
     pub(crate) client_was_reset: bool,
-    /// Tells the session to end, and why.
+    /// What was read of it for a host that did not accept it.
+    pub(crate) held: Held,
+    /// What the book asks.
     pub(crate) stop: oneshot::Receiver<Stop>,
     /// Reports the session's end when dropped.
     pub(crate) guard: SessionGuard,
+    /// Where the client goes if the host does not accept it.
+    pub(crate) back: oneshot::Sender<Back>,
+}
+
+impl Start {
+    /// Gives the client back.
+    pub(crate) fn into_back(self, reason: Reason) -> Back {
+        Back { client: self.client, held: self.held, guard: self.guard, reason }
+    }
+}
+
+/// A client that comes back from a host that did not accept it.
+pub(crate) struct Back {
+    pub(crate) client: TcpStream,
+    pub(crate) held: Held,
+    pub(crate) guard: SessionGuard,
+    pub(crate) reason: Reason,
 }
 
 /// The book, shared by all tasks of one relay.
@@ -105,16 +125,18 @@ impl Assignments {
         })
     }
 
-    /// Enters a command channel of `host`. It leaves the book when the guard is dropped.
+    /// Enters a command channel of `host`, with what makes it a member if it is of version 2. It leaves the book when the guard is
+    /// dropped.
     pub(crate) fn command_up(
         self: &Arc<Self>,
         host: HostId,
+        membership: Option<Membership>,
         handle: CommandHandle,
     ) -> CommandGuard {
         let mut state = self.lock();
         let command = CommandId(state.next_command);
         state.next_command += 1;
-        self.drive(&mut state, Input::CommandUp { command, host, membership: None, handle });
+        self.drive(&mut state, Input::CommandUp { command, host, membership, handle });
         CommandGuard { assignments: Arc::clone(self), command }
     }
 
@@ -123,9 +145,10 @@ impl Assignments {
         self: &Arc<Self>,
         host: HostId,
         service: ServiceName,
+        key: Option<ChannelKey>,
     ) -> Result<ChannelGuard, Reason> {
-        let reserved =
-            self.drive(&mut self.lock(), Input::ReserveChannel { host, service, key: None });
+        let input = Input::ReserveChannel { host, service, key };
+        let reserved = self.drive(&mut self.lock(), input);
         let channel = reserved.unwrap_or(Err(Reason::ChannelLimit))?;
         Ok(ChannelGuard { assignments: Arc::clone(self), channel })
     }
@@ -148,12 +171,40 @@ impl Assignments {
         SessionGuard { assignments: Arc::clone(self), session, end: None }
     }
 
+    /// Enters a client again that a host has not accepted.
+    pub(crate) fn offer_failed(
+        &self,
+        session: SessionId,
+        reason: Reason,
+        client: oneshot::Sender<Verdict>,
+        stop: oneshot::Sender<Stop>,
+    ) {
+        self.drive(&mut self.lock(), Input::OfferFailed { session, reason, client, stop });
+    }
+
+    /// Tells that the host has accepted the session; `false` where it was taken back before.
+    pub(crate) fn accepted(&self, session: SessionId) -> bool {
+        let mut state = self.lock();
+        self.drive(&mut state, Input::Accepted { session });
+        !matches!(state.book.phase(session), None | Some(Phase::Withdrawn | Phase::Waiting))
+    }
+
     pub(crate) fn client_finished(&self, session: SessionId) {
         self.drive(&mut self.lock(), Input::ClientFinished { session });
     }
 
     pub(crate) fn host_finished(&self, session: SessionId) {
         self.drive(&mut self.lock(), Input::HostFinished { session });
+    }
+
+    /// A grant was made or changed, or, where there are no terms, ended.
+    pub(crate) fn grant_changed(&self, grant: GrantId, terms: Option<Grant>) {
+        self.drive(&mut self.lock(), Input::GrantChanged { grant, terms });
+    }
+
+    /// The time as the book is told it.
+    pub(crate) fn now(&self) -> Time {
+        Time::from_start(self.started.elapsed())
     }
 
     /// No new clients and channels from now on.
@@ -287,6 +338,19 @@ pub(crate) struct CommandGuard {
 impl Drop for CommandGuard {
     fn drop(&mut self) {
         let input = Input::CommandDown { command: self.command };
+        self.assignments.drive(&mut self.assignments.lock(), input);
+    }
+}
+
+impl CommandGuard {
+    /// The host was not heard from for a while, or was heard from again.
+    pub(crate) fn set_suspect(&self, suspect: bool) {
+        let command = self.command;
+        let input = if suspect {
+            Input::CommandSuspect { command }
+        } else {
+            Input::CommandWell { command }
+        };
         self.assignments.drive(&mut self.assignments.lock(), input);
     }
 }

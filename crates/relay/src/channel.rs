@@ -37,7 +37,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Cont
         }
     };
     if let Some(start) = idle(&mut stream, &guard, &context.assignments).await {
-        session::run(stream, start, context.half_closed_timeout, &context.over).await;
+        session::run(stream, start, 0, context.half_closed_timeout, &context.over).await;
     }
 }
 
@@ -58,7 +58,7 @@ async fn welcome(
     let host = HostId::from_address(peer);
     let guard = context
         .assignments
-        .reserve_channel(host, context.service_of_v1.clone())
+        .reserve_channel(host, context.service_of_v1.clone(), None)
         .map_err(|reason| Refusal { reason, detail: "no channel for this host".to_owned() })?;
     let answer = Answer {
         channel_id: guard.channel.get(),

@@ -31,7 +31,7 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
         overflow: Arc::clone(&overflow),
         refusal: Arc::clone(&refusal),
     };
-    let _guard = context.assignments.command_up(HostId::from_address(peer.ip()), handle);
+    let _guard = context.assignments.command_up(HostId::from_address(peer.ip()), None, handle);
     if let Some(reason) = refusal.get() {
         warn!(host.addr = %peer, %reason, "command channel refused");
         return;

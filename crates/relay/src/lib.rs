@@ -18,7 +18,6 @@ mod error;
 mod grants;
 mod handshake;
 mod listener;
-#[allow(dead_code, reason = "until the handshake tells hosts of version 2")]
 mod offer;
 mod record;
 mod relay;

@@ -263,7 +263,7 @@ mod tests {
             scene.host.read_exact(&mut received).await.unwrap();
             let more = timeout(Duration::from_millis(300), scene.host.read_u8()).await;
             assert!(more.is_err(), "more than is held");
-            drop(scene.stop.take().unwrap().send(Stop::Withdraw(Reason::HostSuspect)));
+            scene.stop.take().unwrap().send(Stop::Withdraw(Reason::HostSuspect)).unwrap();
         })
         .await;
         assert!(matches!(outcome, Outcome::Failed(Reason::HostSuspect)), "{outcome:?}");

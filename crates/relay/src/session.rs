@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relayserver_core::{Assignment, End, Reason};
-use relayserver_splice::{Counts, Failure, Path, Side, Splice};
+use relayserver_splice::{
+    self as splice, Counts, Failure, Path, Remainder, Side, Splice, Undelivered,
+};
 use relayserver_transport::{Stream, options};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -15,15 +17,18 @@ use tracing::{debug, info};
 
 use crate::assignment::{Start, Stop};
 use crate::closing::Legs;
+use crate::offer::Held;
 
-/// Runs the session that `start` describes over `host`, to its end. When the relay is `over`, nothing is waited for.
+/// Runs the session that `start` describes over `host`, to its end. So many of the held bytes were sent already. When the relay is `over`, nothing is waited for.
 pub(crate) async fn run(
     host: Stream,
     start: Start,
+    sent: usize,
     half_closed_timeout: Duration,
     over: &CancellationToken,
 ) {
-    let Start { assignment, client, client_addr, client_was_reset, mut stop, guard } = start;
+    let Start { assignment, client, client_addr, client_was_reset, held, mut stop, guard, .. } =
+        start;
     if let Some(socket) = host.tcp() {
         options::prepare_session(socket);
     }
@@ -38,8 +43,13 @@ pub(crate) async fn run(
         "session opened"
     );
     let counts = Counts::default();
-    let mut splice = Splice::new(Path::Auto);
+    counts.to_host.fetch_add(sent as u64, Ordering::Relaxed);
     let half_closed = Notify::new();
+    if held.ended {
+        guard.assignments().client_finished(assignment.session);
+        half_closed.notify_one();
+    }
+    let mut splice = Splice::from_remainder(rest_of(held, sent), Path::Auto);
     let reason = {
         let mut on_eof = |side| {
             match side {
@@ -73,6 +83,13 @@ pub(crate) async fn run(
     };
     report(&assignment, client_addr, end);
     guard.ended(end);
+}
+
+/// What is still to go to the host.
+fn rest_of(mut held: Held, sent: usize) -> Remainder {
+    held.bytes.drain(..sent.min(held.bytes.len()));
+    let end = if held.ended { splice::End::Read } else { splice::End::Open };
+    Remainder { to_host: Undelivered { bytes: held.bytes, end }, ..Remainder::default() }
 }
 
 fn reason_of(assignment: &Assignment, ended: Result<(), Failure>) -> Reason {
