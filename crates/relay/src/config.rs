@@ -5,12 +5,16 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use relayserver_core::liveness::Patience;
 use relayserver_core::{Limits, Policy, ServiceLimits, ServiceName, limits};
+use relayserver_transport::ServerTls;
 use thiserror::Error;
 
 use crate::error::BindError;
+use crate::grants::GrantSource;
 
 /// How a relay is set up. The default listens on loopback only, on the ports of protocol version 1.
 #[derive(Clone, Debug)]
@@ -19,8 +23,16 @@ pub struct Config {
     pub hosts: SocketAddr,
     /// Protocol version 1, where it is on.
     pub v1: Option<Version1>,
-    /// From where hosts of version 1 are accepted.
+    /// From where connections without TLS are accepted.
     pub access: Access,
+    /// The key and certificate for TLS; `None`: it is off.
+    pub tls: Option<ServerTls>,
+    /// Where tokens come from; `None`: there are none.
+    pub grants: Option<Arc<dyn GrantSource>>,
+    /// When a host of version 2 is suspect, and gone.
+    pub patience: Patience,
+    /// The name under which clients and hosts know this relay, to be shown to them.
+    pub public_host: Option<String>,
     /// What clients can ask for, each on a port of its own.
     pub services: BTreeMap<ServiceName, Service>,
     /// Caps.
@@ -73,6 +85,10 @@ impl Default for Config {
             services: BTreeMap::from([(service.clone(), Service::on(local(8002)))]),
             v1: Some(Version1 { command: local(8001), service, mixed: false }),
             access: Access::Loopback,
+            tls: None,
+            grants: None,
+            patience: Patience::default(),
+            public_host: None,
             limits: Limits::default(),
             drain_timeout: Duration::from_secs(10),
             hello_timeout: limits::HELLO_TIMEOUT,

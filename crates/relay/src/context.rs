@@ -1,20 +1,35 @@
 //! What the connections of hosts need to know about their relay.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use relayserver_core::ServiceName;
+use relayserver_core::liveness::Patience;
+use relayserver_transport::ServerTls;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Places;
 use crate::assignment::Assignments;
 use crate::config::Access;
+use crate::grants::Tokens;
 
 /// One for all connections of one relay.
 pub(crate) struct Context {
     pub(crate) assignments: Arc<Assignments>,
     pub(crate) places: Arc<Places>,
     pub(crate) access: Access,
+    /// What this relay's TLS is; `None`: it is off.
+    pub(crate) tls: Option<ServerTls>,
+    /// The tokens that it knows.
+    pub(crate) tokens: Option<watch::Receiver<Arc<Tokens>>>,
+    /// When hosts are suspect, and gone.
+    pub(crate) patience: Patience,
+    /// Where clients of each service connect, as hosts are told.
+    pub(crate) served: BTreeMap<ServiceName, String>,
+    /// Whether hosts of version 1 are served.
+    pub(crate) v1: bool,
     pub(crate) hello_timeout: Duration,
     pub(crate) user_timeout: Duration,
     pub(crate) half_closed_timeout: Duration,

@@ -11,7 +11,7 @@ use relayserver_transport::Token;
 use tokio::sync::watch;
 
 /// Where tokens come from.
-pub trait GrantSource: Send + Sync + 'static {
+pub trait GrantSource: fmt::Debug + Send + Sync + 'static {
     /// The tokens now, and as they change.
     fn watch(&self) -> watch::Receiver<Arc<Tokens>>;
 }
