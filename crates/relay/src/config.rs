@@ -76,9 +76,8 @@ impl Config {
         if self.access != Access::Loopback {
             return Ok(());
         }
-        let open = [self.hosts, self.command, self.clients]
-            .into_iter()
-            .find(|address| !address.ip().to_canonical().is_loopback());
+        let mut addresses = self.listeners().map(|(_, address)| address).into_iter();
+        let open = addresses.find(|address| !address.ip().to_canonical().is_loopback());
         open.map_or(Ok(()), |address| Err(BindError::NotLoopback { address }))
     }
 }

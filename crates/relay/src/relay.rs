@@ -63,14 +63,15 @@ impl Relay {
     /// Outside of a Tokio runtime with I/O and time.
     pub fn bind(config: Config) -> Result<Relay, BindError> {
         config.check()?;
-        let bind = |what, address| {
+        let bind = |(what, address)| {
             let listener = listen(address)
                 .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)));
             listener.map_err(|source| BindError::Listen { what, address, source })
         };
-        let (hosts, hosts_addr) = bind("hosts", config.hosts)?;
-        let (command, command_addr) = bind("command channels", config.command)?;
-        let (clients, clients_addr) = bind("clients", config.clients)?;
+        let [hosts, command, clients] = config.listeners();
+        let (hosts, hosts_addr) = bind(hosts)?;
+        let (command, command_addr) = bind(command)?;
+        let (clients, clients_addr) = bind(clients)?;
         let addresses =
             Addresses { hosts: hosts_addr, command: command_addr, clients: clients_addr };
         let assignments = Assignments::new(&config).map_err(|source| BindError::Record {
