@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::ids::{ChannelId, ChannelIds, HostId, ServiceName, SessionId};
+use crate::ids::{ChannelId, ChannelIds, GrantId, HostId, ServiceName, SessionId};
 use crate::limits::{Limits, ServiceLimits};
 use crate::policy::Policy;
 use crate::pool::{Pool, Turn};
@@ -101,6 +101,8 @@ impl<H: Handles> Book<H> {
             Input::CommandDown { command } => self.command_down(command),
             Input::CommandSuspect { command } => self.command_suspect(command),
             Input::CommandWell { command } => self.command_well(now, command),
+            Input::CommandGone { command } => self.command_gone(command),
+            Input::CommandLeaving { command } => self.command_leaving(command),
             Input::GrantChanged { grant, terms } => self.grant_changed(now, grant, terms),
             Input::ReserveChannel { host, service, key } => {
                 let output = match self.reserve(now, host, service, key) {
@@ -153,6 +155,16 @@ impl<H: Handles> Book<H> {
     /// How many sessions run.
     pub fn sessions(&self) -> usize {
         self.sessions.len() - self.deadlines.len()
+    }
+
+    /// Why `service` may not be served under `grant`, or without one by a host of version 2.
+    pub fn refusal_of_service(
+        &self,
+        now: Time,
+        grant: Option<&GrantId>,
+        service: &ServiceName,
+    ) -> Option<Reason> {
+        self.roster.refusal_of(now, Some(grant), service)
     }
 
     /// The phase of a client or session that the book knows.

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "the fields of inputs and outputs are named after their types")]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ pub enum Input<H: Handles> {
     CommandSuspect { command: CommandId },
     /// It was heard from again.
     CommandWell { command: CommandId },
+    /// It was not heard from for so long that it is gone, and what it serves with it.
+    CommandGone { command: CommandId },
+    /// A host is leaving: it wants no new clients, and finishes what it serves.
+    CommandLeaving { command: CommandId },
     /// A grant was made or changed, or, where there are no terms, revoked.
     GrantChanged { grant: GrantId, terms: Option<Grant> },
     /// A host said hello on a data channel, which needs an id for the answer. Members present their key.
@@ -116,6 +121,8 @@ pub struct Assignment {
 pub struct Membership {
     /// What its token allows; `None` for one that may do without a token.
     pub grant: Option<GrantId>,
+    /// The services that it will serve, as far as its grant covers them.
+    pub services: BTreeSet<ServiceName>,
     /// The key that its data channels are to present from now on.
     pub key: ChannelKey,
     /// The key of its last command channel, where it had one: that it is the same process.

@@ -105,6 +105,11 @@ impl Place {
         let _lost = self.standing.wait_for(|standing| *standing == Standing::Closed).await;
     }
 
+    /// The connection is refused for what it said, and will be told so later.
+    pub(crate) fn punish(&self) {
+        self.places.change(|admission, _now| admission.punish(self.ticket));
+    }
+
     /// The connection has sent its first byte.
     pub(crate) fn spoke(&self) {
         self.places.lock().spoke(self.ticket);

@@ -77,9 +77,16 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Gives the client back.
+    /// The client, to be offered to another host.
     pub(crate) fn into_back(self, reason: Reason) -> Back {
         Back { client: self.client, held: self.held, guard: self.guard, reason }
+    }
+
+    /// Hands the client back to its task.
+    pub(crate) fn give_back(self, reason: Reason) {
+        let Start { client, held, guard, back, .. } = self;
+        // A task that is gone went with the relay; the guard tells the book.
+        drop(back.send(Back { client, held, guard, reason }));
     }
 }
 
@@ -200,6 +207,17 @@ impl Assignments {
     /// A grant was made or changed, or, where there are no terms, ended.
     pub(crate) fn grant_changed(&self, grant: GrantId, terms: Option<Grant>) {
         self.drive(&mut self.lock(), Input::GrantChanged { grant, terms });
+    }
+
+    /// The first of `services` that may not be served under `grant`.
+    pub(crate) fn refused_service<'a>(
+        &self,
+        grant: Option<&GrantId>,
+        services: impl IntoIterator<Item = &'a ServiceName>,
+    ) -> Option<&'a ServiceName> {
+        let (state, now) = (self.lock(), self.now());
+        let mut services = services.into_iter();
+        services.find(|service| state.book.refusal_of_service(now, grant, service).is_some())
     }
 
     /// The time as the book is told it.
@@ -337,12 +355,21 @@ pub(crate) struct CommandGuard {
 
 impl Drop for CommandGuard {
     fn drop(&mut self) {
-        let input = Input::CommandDown { command: self.command };
-        self.assignments.drive(&mut self.assignments.lock(), input);
+        self.tell(Input::CommandDown { command: self.command });
     }
 }
 
 impl CommandGuard {
+    /// The host is gone, and what it serves with it.
+    pub(crate) fn gone(&self) {
+        self.tell(Input::CommandGone { command: self.command });
+    }
+
+    /// The host is leaving.
+    pub(crate) fn leaving(&self) {
+        self.tell(Input::CommandLeaving { command: self.command });
+    }
+
     /// The host was not heard from for a while, or was heard from again.
     pub(crate) fn set_suspect(&self, suspect: bool) {
         let command = self.command;
@@ -351,6 +378,10 @@ impl CommandGuard {
         } else {
             Input::CommandWell { command }
         };
+        self.tell(input);
+    }
+
+    fn tell(&self, input: Input<Reach>) {
         self.assignments.drive(&mut self.assignments.lock(), input);
     }
 }

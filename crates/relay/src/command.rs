@@ -70,7 +70,7 @@ async fn silence(mut reader: tokio::net::tcp::ReadHalf<'_>) -> Reason {
     }
 }
 
-fn encode(announcement: Announcement) -> Vec<u8> {
+pub(crate) fn encode(announcement: Announcement) -> Vec<u8> {
     match announcement {
         Announcement::Open(channel) => {
             command::Announcement::Open { channel_id: channel.get() }.encode()

@@ -152,7 +152,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || anywhere)
 }
 
-/// From where hosts are accepted. Version 1 has no authentication: whoever may connect may serve.
+/// From where connections without TLS are accepted. Version 1 has no authentication: whoever may connect may serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// From this machine; and all ports must be on loopback.
@@ -161,6 +161,8 @@ pub enum Access {
     Networks(Vec<Network>),
     /// From anywhere.
     Insecure,
+    /// From nowhere: TLS is due.
+    TlsOnly,
 }
 
 impl Access {
@@ -169,6 +171,7 @@ impl Access {
         let address = address.to_canonical();
         match self {
             Access::Insecure => true,
+            Access::TlsOnly => false,
             Access::Loopback => address.is_loopback(),
             Access::Networks(networks) => {
                 address.is_loopback() || networks.iter().any(|network| network.contains(address))

@@ -7,13 +7,12 @@ use std::time::Duration;
 use relayserver_core::ServiceName;
 use relayserver_core::liveness::Patience;
 use relayserver_transport::ServerTls;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Places;
 use crate::assignment::Assignments;
 use crate::config::Access;
-use crate::grants::Tokens;
+use crate::grants::KnownTokens;
 
 /// One for all connections of one relay.
 pub(crate) struct Context {
@@ -22,11 +21,11 @@ pub(crate) struct Context {
     pub(crate) access: Access,
     /// What this relay's TLS is; `None`: it is off.
     pub(crate) tls: Option<ServerTls>,
-    /// The tokens that it knows.
-    pub(crate) tokens: Option<watch::Receiver<Arc<Tokens>>>,
+    /// The tokens that the book knows.
+    pub(crate) tokens: Arc<KnownTokens>,
     /// When hosts are suspect, and gone.
     pub(crate) patience: Patience,
-    /// Where clients of each service connect, as hosts are told.
+    /// Where clients of each service connect, as hosts are told; missing where that is not known.
     pub(crate) served: BTreeMap<ServiceName, String>,
     /// Whether hosts of version 1 are served.
     pub(crate) v1: bool,

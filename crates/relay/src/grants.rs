@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use relayserver_core::{Grant, GrantId, Reason, Role, ServicePattern, Time};
 use relayserver_transport::Token;
 use tokio::sync::watch;
+use tracing::info;
+
+use crate::assignment::Assignments;
 
 /// Where tokens come from.
 pub trait GrantSource: fmt::Debug + Send + Sync + 'static {
@@ -110,6 +113,45 @@ impl fmt::Debug for TokenRecord {
             .field("expires", &self.expires)
             .field("revoked", &self.revoked)
             .finish_non_exhaustive()
+    }
+}
+
+/// The tokens as the book was told of them: nobody comes in with one that it does not know yet.
+#[derive(Default)]
+pub(crate) struct KnownTokens(RwLock<Arc<Tokens>>);
+
+impl KnownTokens {
+    /// The grant that `token` shows.
+    pub(crate) fn check(&self, token: &Token, now: SystemTime) -> Result<GrantId, Reason> {
+        self.get().check(token, now)
+    }
+
+    /// Tells `assignments` what `tokens` changes.
+    pub(crate) fn change(&self, tokens: Arc<Tokens>, assignments: &Assignments) {
+        let now = (assignments.now(), SystemTime::now());
+        for (grant, terms) in tokens.changes_since(&self.get(), now) {
+            info!(token = %grant, is_valid = terms.is_some(), "token changed");
+            assignments.grant_changed(grant, terms);
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+    }
+
+    /// Tells `assignments` of every change, for as long as there are any. A source that fails says nothing: what it last said
+    /// holds.
+    pub(crate) async fn follow(
+        &self,
+        mut source: watch::Receiver<Arc<Tokens>>,
+        assignments: &Assignments,
+    ) {
+        while source.changed().await.is_ok() {
+            let tokens = Arc::clone(&source.borrow_and_update());
+            self.change(tokens, assignments);
+        }
+        std::future::pending().await
+    }
+
+    fn get(&self) -> Arc<Tokens> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

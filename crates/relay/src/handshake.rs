@@ -71,7 +71,7 @@ pub(crate) async fn greet(
     let greeting = async {
         let mut stream = open(stream, first[0], context).await?;
         let hello = read(&mut stream).await?;
-        Ok((stream, hello))
+        Ok::<_, Refusal>((stream, hello))
     };
     let (stream, hello) = timeout_at(deadline, greeting).await.map_err(too_late)??;
     Ok(Arrival { stream, hello, place })
@@ -80,9 +80,10 @@ pub(crate) async fn greet(
 /// The stream of frames that a connection is whose first byte is `first`.
 async fn open(stream: TcpStream, first: u8, context: &Context) -> Result<Stream, Refusal> {
     match (first, &context.tls) {
-        (TLS_HANDSHAKE, Some(tls)) => tls.accept(stream).await.map_err(|error| {
-            Refusal { reason: Reason::TlsFailed, detail: error.to_string() }
-        }),
+        (TLS_HANDSHAKE, Some(tls)) => tls
+            .accept(stream)
+            .await
+            .map_err(|error| Refusal { reason: Reason::TlsFailed, detail: error.to_string() }),
         (TLS_HANDSHAKE, None) => {
             let detail = "TLS is off on this relay".to_owned();
             Err(Refusal { reason: Reason::TlsOff, detail })

@@ -17,11 +17,14 @@ mod drain;
 mod error;
 mod grants;
 mod handshake;
+mod host_port;
 mod listener;
+mod member;
 mod offer;
 mod record;
 mod relay;
 mod session;
+mod talk;
 
 pub use config::{Access, Config, Network, NetworkError, Service, Version1};
 pub use error::BindError;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use relayserver_core::{Occupancy, ServiceName};
 use relayserver_transport::listen;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,7 +20,8 @@ use crate::assignment::Assignments;
 use crate::config::Config;
 use crate::context::Context;
 use crate::error::BindError;
-use crate::{channel, client, command, drain, listener};
+use crate::grants::{KnownTokens, Tokens};
+use crate::{client, command, drain, host_port, listener};
 
 /// A relay with its ports bound, ready to [`run`](Relay::run).
 pub struct Relay {
@@ -113,11 +115,28 @@ impl Relay {
         let end_all_when_dropped = EndAll(self.shared.clone());
         self.announce();
         let Relay { config, hosts, command, clients, shared } = self;
+        let source = config.grants.as_ref().map(|grants| grants.watch());
+        let tokens = Arc::new(KnownTokens::default());
+        if let Some(source) = &source {
+            tokens.change(Arc::clone(&source.borrow()), &shared.assignments);
+        }
+        let public = |name: &ServiceName| {
+            let bound = clients.get(name)?.address;
+            public_address(config.public_host.as_deref(), bound)
+        };
+        let served =
+            clients.keys().filter_map(|name| Some((name.clone(), public(name)?))).collect();
+        let v1 = config.v1.is_some();
         let service_of_v1 = config.v1.map(|v1| v1.service).unwrap_or_default();
         let context = Arc::new(Context {
             assignments: Arc::clone(&shared.assignments),
             places: Arc::new(Places::new(&config.limits)),
             access: config.access,
+            tls: config.tls,
+            tokens: Arc::clone(&tokens),
+            patience: config.patience,
+            served,
+            v1,
             hello_timeout: config.hello_timeout,
             user_timeout: config.user_timeout,
             half_closed_timeout: config.half_closed_timeout,
@@ -138,6 +157,7 @@ impl Relay {
             () = async { while accepting.join_next().await.is_some() {} } => {}
             () = shared.assignments.keep_time() => {}
             () = context.places.keep_time() => {}
+            () = follow(source, &tokens, &shared.assignments) => {}
         }
         tokio::select! {
             () = drain::drain(&shared.assignments, config.drain_timeout) => {}
@@ -164,6 +184,26 @@ impl Relay {
     }
 }
 
+/// Follows the tokens for as long as the relay runs; without a source there are none.
+async fn follow(
+    source: Option<watch::Receiver<Arc<Tokens>>>,
+    tokens: &KnownTokens,
+    assignments: &Assignments,
+) {
+    match source {
+        Some(source) => tokens.follow(source, assignments).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What people dial to reach `bound`; `None` where that is not known: a wildcard names no machine.
+fn public_address(public_host: Option<&str>, bound: SocketAddr) -> Option<String> {
+    match public_host {
+        Some(host) => Some(format!("{host}:{}", bound.port())),
+        None => (!bound.ip().is_unspecified()).then(|| bound.to_string()),
+    }
+}
+
 impl Bound {
     fn on(what: &str, address: SocketAddr) -> Result<Bound, BindError> {
         let failed = |source| BindError::Listen { what: what.to_owned(), address, source };
@@ -180,7 +220,7 @@ impl Shared {
         context: Arc<Context>,
     ) -> impl Future<Output = ()> + use<> {
         self.accept(listener, "hosts", move |stream, peer| {
-            channel::serve(stream, peer, Arc::clone(&context))
+            host_port::serve(stream, peer, Arc::clone(&context))
         })
     }
 

@@ -10,7 +10,7 @@ use relayserver_core::{Assignment, End, Reason};
 use relayserver_splice::{
     self as splice, Counts, Failure, Path, Remainder, Side, Splice, Undelivered,
 };
-use relayserver_transport::{Stream, options};
+use relayserver_transport::{Stream, abort, options};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -19,7 +19,8 @@ use crate::assignment::{Start, Stop};
 use crate::closing::Legs;
 use crate::offer::Held;
 
-/// Runs the session that `start` describes over `host`, to its end. So many of the held bytes were sent already. When the relay is `over`, nothing is waited for.
+/// Runs the session that `start` describes over `host`, to its end. `sent` of the held bytes have gone there already. When the
+/// relay is `over`, nothing is waited for.
 pub(crate) async fn run(
     host: Stream,
     start: Start,
@@ -81,6 +82,15 @@ pub(crate) async fn run(
         bytes_to_host: counts.to_host.load(Ordering::Relaxed),
         bytes_to_client: counts.to_client.load(Ordering::Relaxed),
     };
+    report(&assignment, client_addr, end);
+    guard.ended(end);
+}
+
+/// Ends a session that no host has accepted, for `reason`: its client is reset, as nothing of it was served.
+pub(crate) fn ended_unaccepted(start: Start, reason: Reason) {
+    let Start { assignment, client, client_addr, guard, .. } = start;
+    abort(client);
+    let end = End { reason, bytes_to_host: 0, bytes_to_client: 0 };
     report(&assignment, client_addr, end);
     guard.ended(end);
 }

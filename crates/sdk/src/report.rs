@@ -122,3 +122,26 @@ impl From<io::Error> for Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_is_away_is_told_from_a_relay_that_refuses() {
+        for (kind, expected) in [
+            (DialErrorKind::Refused, Failure::Rejected),
+            (DialErrorKind::Other, Failure::Rejected),
+            (DialErrorKind::TimedOut, Failure::Unanswered),
+            (DialErrorKind::Unreachable, Failure::Unanswered),
+            (DialErrorKind::NameNotResolved, Failure::Unanswered),
+        ] {
+            let address = HostPort { host: "relay.example.com".to_owned(), port: 8001 };
+            let error = DialError { kind, address, source: io::Error::other("why") };
+            let trouble = Trouble::dial(Port::Command, &error);
+            assert_eq!(trouble.failure, expected, "{kind:?}");
+            assert!(trouble.message.contains("relay.example.com:8001: why"), "{}", trouble.message);
+            assert!(trouble.hopeless.is_none(), "a dial may do better later");
+        }
+    }
+}

@@ -13,6 +13,8 @@ mod join;
 mod listen;
 pub mod options;
 mod pin;
+#[cfg(feature = "tls")]
+mod random;
 mod split;
 mod stream;
 #[cfg(feature = "tls")]
@@ -28,6 +30,8 @@ pub use listen::listen;
 #[cfg(feature = "tls")]
 pub use pin::NotACertificate;
 pub use pin::{InvalidPin, Pin};
+#[cfg(feature = "tls")]
+pub use random::{NoRandomness, random_bytes, sha256};
 pub use split::{ReadHalf, WriteHalf};
 pub use stream::{Stream, abort};
 #[cfg(feature = "tls")]

@@ -10,6 +10,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::base64url;
+#[cfg(feature = "tls")]
+use crate::random::sha256;
 
 const PREFIX: &str = "rls_";
 
@@ -86,10 +88,7 @@ impl Token {
 
     /// The SHA-256 of the secret's 32 bytes: what a relay keeps of a token. No salt, as nobody can guess 256 random bits.
     pub fn secret_hash(&self) -> [u8; 32] {
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.secret.as_ref());
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(hash.as_ref());
-        bytes
+        sha256(self.secret.as_ref())
     }
 
     /// Whether the secret is the one that `hash` was made of. Takes as long for each answer.

@@ -81,6 +81,24 @@ impl<H: Handles> Book<H> {
         }
     }
 
+    pub(super) fn command_gone(&mut self, command: CommandId) {
+        let Some(host) = self.roster.host_of(command) else {
+            return;
+        };
+        self.command_down(command);
+        for session in self.roster.list_sessions(host) {
+            self.end(session, Reason::HostLost);
+        }
+        self.close_idle(host, Reason::HostLost, |_| true);
+    }
+
+    pub(super) fn command_leaving(&mut self, command: CommandId) {
+        if let Some(host) = self.roster.host_of(command) {
+            self.roster.set_leaving(host);
+            self.close_idle(host, Reason::Draining, |_| true);
+        }
+    }
+
     pub(super) fn reserve(
         &mut self,
         now: Time,

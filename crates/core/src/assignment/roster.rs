@@ -38,7 +38,11 @@ struct Member {
     grant: Option<GrantId>,
     /// Of its command channel, or of the last one that it had.
     key: ChannelKey,
+    /// What its command channel's hello named.
+    services: BTreeSet<ServiceName>,
     suspect: bool,
+    /// It finishes what it serves, and takes nothing new.
+    leaving: bool,
 }
 
 impl<H: Handles> Default for Host<H> {
@@ -73,7 +77,7 @@ impl<H: Handles> Roster<H> {
         host: HostId,
         membership: Option<&Membership>,
     ) -> Option<Reason> {
-        let Some(Membership { grant, last_key, .. }) = membership else {
+        let Some(Membership { grant, last_key, services, .. }) = membership else {
             return self.policy.open_service.is_none().then_some(Reason::Version1Off);
         };
         let known = self.hosts.get(&host).and_then(|host| host.member.as_ref());
@@ -82,6 +86,9 @@ impl<H: Handles> Roster<H> {
         });
         self.refusal_of_grant(now, grant.as_ref())
             .or_else(|| is_another.then_some(Reason::HostIdTaken))
+            .or_else(|| {
+                services.iter().find_map(|it| self.refusal_of(now, Some(grant.as_ref()), it))
+            })
     }
 
     /// Takes a command channel. Gives the one that it replaces, and whether the host is here only now.
@@ -94,8 +101,9 @@ impl<H: Handles> Roster<H> {
     ) -> (Option<(CommandId, H::Command)>, bool) {
         let entry = self.hosts.entry(host).or_default();
         let replaced = match membership {
-            Some(Membership { grant, key, .. }) => {
-                entry.member = Some(Member { grant, key, suspect: false });
+            Some(Membership { grant, services, key, .. }) => {
+                let (suspect, leaving) = (false, false);
+                entry.member = Some(Member { grant, key, services, suspect, leaving });
                 entry.commands.pop_first()
             }
             None => {
@@ -143,6 +151,12 @@ impl<H: Handles> Roster<H> {
     pub(super) fn set_suspect(&mut self, host: HostId, suspect: bool) {
         if let Some(member) = self.hosts.get_mut(&host).and_then(|host| host.member.as_mut()) {
             member.suspect = suspect;
+        }
+    }
+
+    pub(super) fn set_leaving(&mut self, host: HostId) {
+        if let Some(member) = self.hosts.get_mut(&host).and_then(|host| host.member.as_mut()) {
+            member.leaving = true;
         }
     }
 
@@ -220,16 +234,30 @@ impl<H: Handles> Roster<H> {
         host: HostId,
         service: &ServiceName,
     ) -> Option<Reason> {
+        let member = self.hosts.get(&host).and_then(|host| host.member.as_ref());
+        let refusal = self.refusal_of(now, member.map(|member| member.grant.as_ref()), service);
+        refusal.or_else(|| match member {
+            Some(member) if !member.services.contains(service) => Some(Reason::ServiceNotGranted),
+            Some(member) if member.leaving => Some(Reason::Draining),
+            _ => None,
+        })
+    }
+
+    /// Why `service` may not be served under this grant, or without one; by a host of version 1 where there is not even a place for
+    /// a grant.
+    pub(super) fn refusal_of(
+        &self,
+        now: Time,
+        grant: Option<Option<&GrantId>>,
+        service: &ServiceName,
+    ) -> Option<Reason> {
         let Policy { services, open_service, mixed } = &self.policy;
         if !services.contains_key(service) {
             return Some(Reason::ServiceUnknown);
         }
         let is_open = open_service.as_ref() == Some(service);
-        let member = self.hosts.get(&host).and_then(|host| host.member.as_ref());
-        let grant = member.and_then(|member| member.grant.as_ref());
-        let Some(id) = grant else {
-            let without =
-                if member.is_some() { Reason::TokenRequired } else { Reason::Version1Off };
+        let Some(Some(id)) = grant else {
+            let without = if grant.is_some() { Reason::TokenRequired } else { Reason::Version1Off };
             return (!is_open).then_some(without);
         };
         let covered = self.grants.get(id).is_some_and(|grant| grant.covers(service));

@@ -24,6 +24,8 @@ impl<H: Handles> fmt::Display for Input<H> {
             Input::CommandDown { command } => write!(f, "command_down {command}"),
             Input::CommandSuspect { command } => write!(f, "command_suspect {command}"),
             Input::CommandWell { command } => write!(f, "command_well {command}"),
+            Input::CommandGone { command } => write!(f, "command_gone {command}"),
+            Input::CommandLeaving { command } => write!(f, "command_leaving {command}"),
             Input::GrantChanged { grant, terms } => {
                 write!(f, "grant_changed {grant} ")?;
                 write_terms(f, terms.as_ref())
@@ -53,10 +55,11 @@ impl<H: Handles> fmt::Display for Input<H> {
 
 fn write_membership(f: &mut fmt::Formatter<'_>, membership: Option<&Membership>) -> fmt::Result {
     match membership {
-        None => write!(f, "- - -"),
-        Some(Membership { grant, key, last_key }) => {
-            let last_key = last_key.map(Key);
-            write!(f, "{} {} {}", Key(*key), Optional(grant.as_ref()), Optional(last_key))
+        None => write!(f, "- - - -"),
+        Some(Membership { grant, services, key, last_key }) => {
+            let (grant, last_key) = (Optional(grant.as_ref()), Optional(last_key.map(Key)));
+            let services: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
+            write!(f, "{} {grant} {last_key} {}", Key(*key), services.join(","))
         }
     }
 }
@@ -90,6 +93,8 @@ impl FromStr for Input<Plain> {
             "command_down" => Input::CommandDown { command: CommandId(words.parse()?) },
             "command_suspect" => Input::CommandSuspect { command: CommandId(words.parse()?) },
             "command_well" => Input::CommandWell { command: CommandId(words.parse()?) },
+            "command_gone" => Input::CommandGone { command: CommandId(words.parse()?) },
+            "command_leaving" => Input::CommandLeaving { command: CommandId(words.parse()?) },
             "grant_changed" => {
                 Input::GrantChanged { grant: GrantId::new(words.word()?), terms: words.terms()? }
             }
@@ -219,7 +224,9 @@ impl<'a> Words<'a> {
         let own = self.optional(key)?;
         let grant = self.optional(|word| Ok(GrantId::new(word)))?;
         let last_key = self.optional(key)?;
-        Ok(own.map(|key| Membership { grant, key, last_key }))
+        let names = |word: &str| Ok(word.split(',').map(ServiceName::new).collect());
+        let services = self.optional(names)?.unwrap_or_default();
+        Ok(own.map(|key| Membership { grant, services, key, last_key }))
     }
 
     fn terms(&mut self) -> Result<Option<Grant>, NotInForm> {

@@ -210,7 +210,8 @@ impl World {
             self.members.insert(host, Member { grant: grant.clone(), key, suspect: false });
         }
         let last_key = last_key.map(ChannelKey::new);
-        let membership = Some(Membership { grant, key: ChannelKey::new(key), last_key });
+        let services = BTreeSet::from([ServiceName::default(), ssh()]);
+        let membership = Some(Membership { grant, services, key: ChannelKey::new(key), last_key });
         let outputs = self.tell(Input::CommandUp { command, host, membership, handle: command });
         let joined = replaced.is_none().then_some(host);
         assert_taken(&outputs, command, refusal, joined, replaced);

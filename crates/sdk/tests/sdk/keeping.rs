@@ -17,6 +17,11 @@ async fn what_is_no_address_is_an_error_at_once() {
         assert!(error.is_permanent(), "{error}");
         assert!(matches!(error, Error::Address(_)), "{error}");
     }
+    let relay = || Listener::builder("127.0.0.1");
+    for builder in [relay().hosts_port(0), relay().command_port(0)] {
+        let error = within(builder.listen()).await.unwrap_err();
+        assert!(matches!(error, Error::Address(_)), "{error}");
+    }
 }
 
 #[tokio::test]
