@@ -34,12 +34,13 @@ pub(crate) async fn serve(
     let Newcomer { mut stream, guard, answer } = newcomer;
     send(&mut stream, &answer, context.hello_timeout).await?;
     drop(place);
-    if let Some(start) = idle(&mut stream, &guard, &context.assignments).await {
-        if start.assignment.is_offer {
-            offered(stream, start, context).await;
-        } else {
+    match idle(&mut stream, &guard, &context.assignments).await {
+        Some(start) if start.assignment.is_offer => offered(stream, start, context).await,
+        Some(start) => {
             session::run(stream, start, 0, context.half_closed_timeout, &context.over).await;
         }
+        // Over TLS, to be dropped alone would be an abort.
+        None => stream.end_now(),
     }
     Ok(())
 }

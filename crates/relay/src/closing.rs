@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use relayserver_core::{Reason, limits};
+use relayserver_core::limits;
 use relayserver_splice::{Counts, Leg, Side, Splice};
 use relayserver_transport::{Stream, acknowledged, close_politely};
 use tokio::net::TcpStream;
@@ -12,6 +12,16 @@ use tokio::net::TcpStream;
 pub(crate) struct Legs {
     client: Held,
     host: Held,
+}
+
+/// How a session's connections are to be closed.
+pub(crate) enum Ending {
+    /// Both sides have sent their ends.
+    Finished,
+    /// The host has, and is lost: its client still gets all of it, and may for so long take none of it.
+    LastWord(Duration),
+    /// Something broke: both are reset.
+    Abort,
 }
 
 /// A connection that is reset when it is dropped before it was settled, by a panic or with its task: nobody must take half an
@@ -32,24 +42,17 @@ impl Legs {
         (leg(&mut self.client.stream), leg(&mut self.host.stream))
     }
 
-    /// Closes both in the way that `reason` asks for. What was sent is waited for; `bound` is how long a client may
-    /// take none of its lost host's last bytes. Dropping the future resets what is not settled.
-    pub(crate) async fn close(
-        mut self,
-        reason: Reason,
-        splice: Splice,
-        counts: &Counts,
-        bound: Duration,
-    ) {
-        match reason {
-            Reason::Finished => {
+    /// Closes both. What was sent is waited for, unless it is an abort. Dropping the future resets what is not settled.
+    pub(crate) async fn close(mut self, ending: Ending, splice: Splice, counts: &Counts) {
+        match ending {
+            Ending::Finished => {
                 // No deadline of ours: who does not read may take as long as it likes, and who is gone is given up by the
                 // kernel.
                 tokio::join!(self.client.acknowledged(), self.host.acknowledged());
             }
-            Reason::HostLost => self.deliver_last_word(splice, counts, bound).await,
+            Ending::LastWord(bound) => self.deliver_last_word(splice, counts, bound).await,
             // Neither is settled: both are reset.
-            _ => {}
+            Ending::Abort => {}
         }
     }
 

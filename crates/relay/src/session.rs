@@ -3,10 +3,10 @@
 
 use std::future::ready;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use relayserver_core::{Assignment, End, Reason};
+use relayserver_core::{Assignment, End, Reason, SessionId};
 use relayserver_splice::{
     self as splice, Counts, Failure, Path, Remainder, Side, Splice, Undelivered,
 };
@@ -15,50 +15,36 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::assignment::{Start, Stop};
-use crate::closing::Legs;
+use crate::assignment::{SessionGuard, Start, Stop};
+use crate::closing::{Ending, Legs};
 use crate::offer::Held;
 
 /// Runs the session that `start` describes over `host`, to its end. `sent` of the held bytes have gone there already. When the
 /// relay is `over`, nothing is waited for.
 pub(crate) async fn run(
     host: Stream,
-    start: Start,
+    mut start: Start,
     sent: usize,
     half_closed_timeout: Duration,
     over: &CancellationToken,
 ) {
-    let Start { assignment, client, client_addr, client_was_reset, held, mut stop, guard, .. } =
-        start;
     if let Some(socket) = host.tcp() {
         options::prepare_session(socket);
     }
-    let mut legs = Legs::new(client, host);
-    debug!(
-        session.id = %assignment.session,
-        service = %assignment.service,
-        host.id = %assignment.host,
-        channel.id = %assignment.channel,
-        client.addr = %client_addr,
-        waited = ?assignment.waited,
-        "session opened"
-    );
+    report_open(&start);
     let counts = Counts::default();
     counts.to_host.fetch_add(sent as u64, Ordering::Relaxed);
-    let half_closed = Notify::new();
-    if held.ended {
-        guard.assignments().client_finished(assignment.session);
-        half_closed.notify_one();
-    }
+    let held = std::mem::take(&mut start.held);
+    let has_ended = held.ended;
     let mut splice = Splice::from_remainder(rest_of(held, sent), Path::Auto);
+    let Start { assignment, client, client_addr, client_was_reset, mut stop, guard, .. } = start;
+    let mut legs = Legs::new(client, host);
+    let progress = Progress::new(&guard, &assignment);
+    if has_ended {
+        progress.finished(Side::Client);
+    }
     let reason = {
-        let mut on_eof = |side| {
-            match side {
-                Side::Client => guard.assignments().client_finished(assignment.session),
-                Side::Host => guard.assignments().host_finished(assignment.session),
-            }
-            half_closed.notify_one();
-        };
+        let mut on_eof = |side| progress.finished(side);
         let (client, host) = legs.both();
         tokio::select! {
             biased;
@@ -70,13 +56,20 @@ pub(crate) async fn run(
                 Ok(Stop::End(reason) | Stop::Withdraw(reason)) => reason,
                 Err(_book_gone) => Reason::Drained,
             },
-            () = silence(&half_closed, &counts, half_closed_timeout) => Reason::HalfClosedTimeout,
+            () = progress.silence(&counts, half_closed_timeout) => Reason::HalfClosedTimeout,
         }
     };
     if reason == Reason::ClientAborted {
-        guard.assignments().client_finished(assignment.session);
+        progress.finished(Side::Client);
     }
-    over.run_until_cancelled(legs.close(reason, splice, &counts, half_closed_timeout)).await;
+    let ending = match reason {
+        Reason::Finished => Ending::Finished,
+        Reason::HostLost if progress.host_finished.load(Ordering::Relaxed) => {
+            Ending::LastWord(half_closed_timeout)
+        }
+        _ => Ending::Abort,
+    };
+    over.run_until_cancelled(legs.close(ending, splice, &counts)).await;
     let end = End {
         reason,
         bytes_to_host: counts.to_host.load(Ordering::Relaxed),
@@ -84,6 +77,39 @@ pub(crate) async fn run(
     };
     report(&assignment, client_addr, end);
     guard.ended(end);
+}
+
+/// Which sides have sent their last byte.
+struct Progress<'a> {
+    guard: &'a SessionGuard,
+    session: SessionId,
+    host_finished: AtomicBool,
+    half_closed: Notify,
+}
+
+impl Progress<'_> {
+    fn new<'a>(guard: &'a SessionGuard, assignment: &Assignment) -> Progress<'a> {
+        let (host_finished, half_closed) = (AtomicBool::new(false), Notify::new());
+        Progress { guard, session: assignment.session, host_finished, half_closed }
+    }
+
+    /// Tells the book.
+    fn finished(&self, side: Side) {
+        match side {
+            Side::Client => self.guard.assignments().client_finished(self.session),
+            Side::Host => {
+                self.host_finished.store(true, Ordering::Relaxed);
+                self.guard.assignments().host_finished(self.session);
+            }
+        }
+        self.half_closed.notify_one();
+    }
+
+    /// Resolves when the session is half-closed and nothing has moved for `bound`. Holds no timer before that.
+    async fn silence(&self, counts: &Counts, bound: Duration) {
+        self.half_closed.notified().await;
+        counts.unchanged_for(bound).await;
+    }
 }
 
 /// Ends a session that no host has accepted, for `reason`: its client is reset, as nothing of it was served.
@@ -111,10 +137,16 @@ fn reason_of(assignment: &Assignment, ended: Result<(), Failure>) -> Reason {
     }
 }
 
-/// Resolves when the session is half-closed and nothing has moved for `bound`. Holds no timer before that.
-async fn silence(half_closed: &Notify, counts: &Counts, bound: Duration) {
-    half_closed.notified().await;
-    counts.unchanged_for(bound).await;
+fn report_open(Start { assignment, client_addr, .. }: &Start) {
+    debug!(
+        session.id = %assignment.session,
+        service = %assignment.service,
+        host.id = %assignment.host,
+        channel.id = %assignment.channel,
+        client.addr = %client_addr,
+        waited = ?assignment.waited,
+        "session opened"
+    );
 }
 
 fn report(assignment: &Assignment, client_addr: SocketAddr, end: End) {

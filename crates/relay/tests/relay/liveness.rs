@@ -1,0 +1,105 @@
+//! Hosts that are silent: suspect, gone, and well again.
+
+use std::time::Duration;
+
+use relayserver_core::liveness::Patience;
+use relayserver_relay::Reason;
+
+use crate::peers::{
+    Data, Member, Secure, assert_ended, assert_reset, echo, read_exactly, within, write,
+};
+
+fn patient(suspect_after: u64, gone_after: u64) -> Secure {
+    Secure::with(|config| {
+        config.patience = Patience {
+            suspect_after: Duration::from_millis(suspect_after),
+            gone_after: Duration::from_millis(gone_after),
+        };
+    })
+}
+
+async fn idle(relay: &Secure, id: &str) -> (Member, Data) {
+    let host = relay.member(id, &["ssh"]).await;
+    let channel = host.idle_channel(relay, "ssh").await;
+    (host, channel)
+}
+
+#[tokio::test]
+async fn a_silent_host_gets_nobody_and_what_it_has_not_accepted_goes_to_others() {
+    let relay = patient(600, 600_000);
+    let (_silent, mut stuck) = idle(&relay, "laptop").await;
+    let mut client = relay.client_of("ssh").await;
+    write(&mut client, b"request").await;
+    let offered = stuck.start().await;
+    let (mut well, mut accepting) = idle(&relay, "desktop").await;
+    let serving = async {
+        let accepted = accepting.accept().await;
+        assert_eq!(accepted, offered);
+        assert_eq!(read_exactly(&mut accepting.stream, 7).await, b"request");
+        echo(&mut client, &mut accepting.stream).await;
+    };
+    tokio::select! {
+        () = within("the session at the other host", serving) => {}
+        () = well.stay_alive() => {}
+    }
+}
+
+#[tokio::test]
+async fn a_suspect_host_keeps_what_it_serves_and_is_given_clients_again_once_it_is_heard() {
+    let relay = patient(300, 600_000);
+    let (mut host, mut serving) = idle(&relay, "laptop").await;
+    let mut client = relay.client_of("ssh").await;
+    serving.accept().await;
+    let mut next = host.idle_channel(&relay, "ssh").await;
+    let waiting = async {
+        loop {
+            let client = relay.client_of("ssh").await;
+            let given = tokio::time::timeout(Duration::from_millis(100), next.start()).await;
+            if given.is_err() {
+                break client;
+            }
+            next.say(relayserver_wire::start::Verdict::Rejected { reason: None }).await;
+            next = host.idle_channel(&relay, "ssh").await;
+        }
+    };
+    let mut waiting = within("nobody is given to it", waiting).await;
+    echo(&mut client, &mut serving.stream).await;
+    write(&mut waiting, b"request").await;
+    tokio::select! {
+        _start = within("the client that waited", next.accept()) => {}
+        () = host.stay_alive() => {}
+    }
+    assert_eq!(read_exactly(&mut next.stream, 7).await, b"request");
+}
+
+#[tokio::test]
+async fn a_host_that_is_gone_loses_its_sessions() {
+    let relay = patient(200, 800);
+    let (mut host, mut serving) = idle(&relay, "laptop").await;
+    let mut client = relay.client_of("ssh").await;
+    serving.accept().await;
+    echo(&mut client, &mut serving.stream).await;
+    let mut idle = host.channel(&relay, "ssh").await.unwrap();
+    host.assert_closed().await;
+    assert_ended(&mut idle.stream).await;
+    assert_eq!(assert_reset(&mut client).await, b"", "half an answer is none");
+    relay.until_empty().await;
+    let refusal = host.channel(&relay, "ssh").await.err().unwrap();
+    assert_eq!(refusal.reason, Reason::ChannelKeyUnknown.code());
+}
+
+#[tokio::test]
+async fn a_host_that_answers_is_never_suspect() {
+    let relay = patient(200, 500);
+    let (mut host, mut channel) = idle(&relay, "laptop").await;
+    let serving = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut client = relay.client_of("ssh").await;
+        channel.accept().await;
+        echo(&mut client, &mut channel.stream).await;
+    };
+    tokio::select! {
+        () = serving => {}
+        () = host.stay_alive() => {}
+    }
+}
