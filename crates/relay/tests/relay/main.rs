@@ -5,6 +5,7 @@
 
 mod assignment;
 mod drain;
+mod floods;
 mod grants;
 mod handshake;
 mod hostile;
