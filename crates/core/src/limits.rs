@@ -90,5 +90,9 @@ impl Default for ServiceLimits {
     }
 }
 
+/// How long a host may take to accept a session. Its server is dialled within seconds; an application that does not read for this
+/// long is not there.
+pub const ACCEPT_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How many hosts a client is offered to before it is refused. More than that do not fail one after the other by chance.
 pub const OFFERS_MAX: usize = 8;

@@ -9,7 +9,7 @@ use relayserver_wire::{SessionId, start as wire};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::admission::Place;
 use crate::assignment::{Assignments, ChannelGuard, Start, Stop};
@@ -77,7 +77,7 @@ async fn offered(mut host: Stream, mut start: Start, context: &Context) {
         Outcome::ClientAborted
     } else {
         let Start { client, held, stop, .. } = &mut start;
-        offer::make(&mut host, client, held, stop, &frame).await
+        offer::make(&mut host, client, held, stop, &frame, context.accept_timeout).await
     };
     let outcome = match outcome {
         Outcome::Accepted { sent } if context.assignments.accepted(session) => {
@@ -95,7 +95,11 @@ async fn offered(mut host: Stream, mut start: Start, context: &Context) {
     // Whatever still comes on it is not read, and what was sent is void.
     host.abort();
     match outcome {
-        Outcome::Failed(reason) => start.give_back(reason),
+        Outcome::Failed(reason) => {
+            let host = start.assignment.host;
+            info!(session.id = %start.assignment.session, host.id = %host, %reason, "session not accepted");
+            start.give_back(reason);
+        }
         Outcome::ClientAborted => session::ended_unaccepted(start, Reason::ClientAborted),
         Outcome::Ended(reason) => session::ended_unaccepted(start, reason),
         Outcome::Accepted { .. } => {}

@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 
 use crate::assignment::{Assignments, Back, Start, Verdict};
 use crate::offer::Held;
@@ -67,7 +67,6 @@ pub(crate) async fn serve(
         let (handle, next_verdict) = oneshot::channel();
         let (stop_handle, next_stop) = oneshot::channel();
         (verdict, stop) = (next_verdict, next_stop);
-        debug!(session.id = %guard.session, %reason, "session not accepted");
         assignments.offer_failed(guard.session, reason, handle, stop_handle);
     }
 }

@@ -29,6 +29,8 @@ pub struct Config {
     pub tls: Option<ServerTls>,
     /// Where tokens come from; `None`: there are none.
     pub grants: Option<Arc<dyn GrantSource>>,
+    /// How long a host of version 2 may take to accept a session.
+    pub accept_timeout: Duration,
     /// When a host of version 2 is suspect, and gone.
     pub patience: Patience,
     /// The name under which clients and hosts know this relay, to be shown to them.
@@ -87,6 +89,7 @@ impl Default for Config {
             access: Access::Loopback,
             tls: None,
             grants: None,
+            accept_timeout: limits::ACCEPT_TIMEOUT,
             patience: Patience::default(),
             public_host: None,
             limits: Limits::default(),
@@ -136,6 +139,9 @@ impl Config {
                 let (address, what, other) = (*again, what.clone(), other.clone());
                 return Err(BindError::SamePort { address, what, other });
             }
+        }
+        if self.access == Access::TlsOnly && self.tls.is_none() {
+            return Err(BindError::NoTls { address: self.hosts });
         }
         if self.access != Access::Loopback {
             return Ok(());

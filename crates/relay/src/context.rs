@@ -23,6 +23,7 @@ pub(crate) struct Context {
     pub(crate) tls: Option<ServerTls>,
     /// The tokens that the book knows.
     pub(crate) tokens: Arc<KnownTokens>,
+    pub(crate) accept_timeout: Duration,
     /// When hosts are suspect, and gone.
     pub(crate) patience: Patience,
     /// Where clients of each service connect, as hosts are told; missing where that is not known.

@@ -18,6 +18,14 @@ pub enum BindError {
         /// What was to be listened on.
         address: SocketAddr,
     },
+    /// Hosts are to come with TLS only, and there is none.
+    #[error(
+        "hosts on {address} are to come with TLS only, and TLS is off: give it a key and a certificate"
+    )]
+    NoTls {
+        /// What was to be listened on.
+        address: SocketAddr,
+    },
     /// A port could not be had.
     #[error("cannot listen for {what} on {address}: {source}{}", advice(source))]
     Listen {

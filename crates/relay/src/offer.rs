@@ -23,10 +23,6 @@ use crate::assignment::Stop;
 /// request need, and no more than may be thrown away and sent again.
 pub(crate) const HELD_MAX: usize = 16 * 1024;
 
-/// How long a host may take to accept a session. Its server is dialled within seconds; an application that does not read for this
-/// long is not there.
-pub(crate) const ACCEPT_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// What was read of a client whose session no host has accepted yet.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -48,13 +44,15 @@ pub(crate) enum Outcome {
     Ended(Reason),
 }
 
-/// Offers the session that `start` describes over `host`. What is read of the client is added to `held`.
+/// Offers the session that `start` describes over `host`, which may take `accept_timeout` to say its word. What is read of the
+/// client is added to `held`.
 pub(crate) async fn make(
     host: &mut Stream,
     client: &mut TcpStream,
     held: &mut Held,
     stop: &mut oneshot::Receiver<Stop>,
     start: &Start,
+    accept_timeout: Duration,
 ) -> Outcome {
     let start = start.encode();
     let written = AtomicUsize::new(0);
@@ -73,7 +71,7 @@ pub(crate) async fn make(
             Ok(Stop::End(reason)) => Outcome::Ended(reason),
             Err(_book_gone) => Outcome::Ended(Reason::Drained),
         },
-        decided = timeout(ACCEPT_TIMEOUT, deciding) => {
+        decided = timeout(accept_timeout, deciding) => {
             decided.unwrap_or(Outcome::Failed(Reason::NotAccepted))
         }
     };
@@ -192,7 +190,8 @@ mod tests {
         let mut scene = Scene { client, host, stop: Some(stop) };
         let start = start();
         let outcome = {
-            let making = make(&mut host_leg, &mut of_client, &mut held, &mut stopped, &start);
+            let making =
+                make(&mut host_leg, &mut of_client, &mut held, &mut stopped, &start, DEADLINE);
             let playing = async {
                 act(&mut scene).await;
                 std::future::pending::<()>().await;

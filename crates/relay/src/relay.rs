@@ -134,6 +134,7 @@ impl Relay {
             access: config.access,
             tls: config.tls,
             tokens: Arc::clone(&tokens),
+            accept_timeout: config.accept_timeout,
             patience: config.patience,
             served,
             v1,

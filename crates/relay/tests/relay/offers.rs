@@ -106,6 +106,21 @@ async fn assert_closed_somehow(data: &mut Data) {
 }
 
 #[tokio::test]
+async fn a_session_that_its_host_does_not_accept_in_time_goes_to_another() {
+    let relay = Secure::with(|config| config.accept_timeout = Duration::from_millis(200));
+    let ((_one, mut slow), (_other, mut accepting)) = two_hosts(&relay).await;
+    let mut client = relay.client_of("ssh").await;
+    write(&mut client, b"request").await;
+    let offered = slow.start().await;
+    assert_eq!(accepting.accept().await, offered);
+    assert_eq!(read_exactly(&mut accepting.stream, 7).await, b"request");
+    // Its word comes too late, and whatever it says goes nowhere.
+    let _said = slow.stream.write_all(&Verdict::Accepted.encode()).await;
+    let _said = slow.stream.write_all(b"late").await;
+    echo(&mut client, &mut accepting.stream).await;
+}
+
+#[tokio::test]
 async fn after_it_was_accepted_a_session_is_never_offered_again() {
     let relay = Secure::start();
     let ((_one, mut accepting), (_other, mut idle)) = two_hosts(&relay).await;
