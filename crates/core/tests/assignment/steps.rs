@@ -33,7 +33,30 @@ pub(crate) enum Step {
     EndAll,
 }
 
-pub(crate) fn step() -> impl Strategy<Value = Step> {
+/// What happens, one after the other: from nothing, or with a host of version 2 that serves from the start.
+pub(crate) fn history() -> impl Strategy<Value = Vec<Step>> {
+    let beginning = prop_oneof![Just(Vec::new()), Just(serving())];
+    (beginning, prop::collection::vec(step(), 1..150))
+        .prop_map(|(beginning, steps)| beginning.into_iter().chain(steps).collect())
+}
+
+/// A host of version 2 with a session that it has accepted, one that it was offered, and an idle channel.
+fn serving() -> Vec<Step> {
+    let mut steps = vec![
+        Step::Grant { token: 1, only_ssh: false, lasts: None, is_host: true },
+        Step::MemberUp { host: 1, token: Some(1), knows_key: true, services: vec!["ssh"] },
+    ];
+    for _ in 0..3 {
+        steps.push(Step::MemberHello { host: 1, ssh: true, knows_key: true });
+        steps.push(Step::Idle { nth: 0 });
+    }
+    steps.push(Step::ClientArrives { ssh: true });
+    steps.push(Step::Accepted { nth: 0 });
+    steps.push(Step::ClientArrives { ssh: true });
+    steps
+}
+
+fn step() -> impl Strategy<Value = Step> {
     let nth = || 0..64_usize;
     let host = || 1..4_u8;
     let token = || 1..3_u8;
