@@ -162,6 +162,12 @@ impl<T: Clone> Admission<T> {
 
     /// The connection has said who it is, or has ended. Nothing happens where it was taken out already.
     pub fn leave(&mut self, now: Time, ticket: Ticket) {
+        self.take_out(now, ticket);
+        // With a place free at its address, somebody there may wait for a place of another address now.
+        self.make_room(now);
+    }
+
+    fn take_out(&mut self, now: Time, ticket: Ticket) {
         let Ticket { number, origin } = ticket;
         if self.origins.contains_key(&origin)
             && self.change_waiting(origin, |waiting| waiting.remove(&number)).is_some()
@@ -240,7 +246,7 @@ impl<T: Clone> Admission<T> {
             let admitted = self.origins.get(&ticket.origin).map(|places| &places.admitted);
             let handle = admitted.and_then(|it| it.get(&ticket.number)).map(|it| it.handle.clone());
             self.outputs.extend(handle.map(Verdict::Closed));
-            self.leave(now, ticket);
+            self.take_out(now, ticket);
         }
     }
 

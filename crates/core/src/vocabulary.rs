@@ -37,9 +37,10 @@ pub enum Input<H: Handles> {
     CommandSuspect { command: CommandId },
     /// It was heard from again.
     CommandWell { command: CommandId },
-    /// It was not heard from for so long that it is gone, and what it serves with it.
+    /// It was not heard from for so long that it is gone, and what it serves with it. Version 1 has no such word: there this is
+    /// the command channel's end.
     CommandGone { command: CommandId },
-    /// A host is leaving: it wants no new clients, and finishes what it serves.
+    /// A host of version 2 is leaving: it wants no new clients, and finishes what it serves.
     CommandLeaving { command: CommandId },
     /// A grant was made or changed, or, where there are no terms, revoked.
     GrantChanged { grant: GrantId, terms: Option<Grant> },

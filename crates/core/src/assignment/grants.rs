@@ -49,7 +49,8 @@ impl<H: Handles> Book<H> {
         self.roster.forget_if_empty(host);
     }
 
-    fn close_what_is_not_granted(&mut self, now: Time, host: HostId) {
+    /// Closes the idle channels of `host` that are for services that it may not serve, or not any more. Sessions go on.
+    pub(super) fn close_what_is_not_granted(&mut self, now: Time, host: HostId) {
         let services: Vec<ServiceName> = self.services.keys().cloned().collect();
         for service in services {
             if let Some(reason) = self.roster.refusal_of_service(now, host, &service) {

@@ -27,6 +27,7 @@ impl<H: Handles> Book<H> {
             self.outputs.push_back(Output::CloseCommand { handle, reason });
             return;
         }
+        let is_member = membership.is_some();
         let (replaced, joined) = self.roster.command_up(command, host, membership, handle);
         self.outputs.push_back(Output::CommandTaken { command });
         if let Some((_, handle)) = replaced {
@@ -34,6 +35,10 @@ impl<H: Handles> Book<H> {
         }
         if joined {
             self.outputs.push_back(Output::HostJoined { host });
+        }
+        if is_member {
+            // What this hello does not name any more waits in vain.
+            self.close_what_is_not_granted(now, host);
         }
         self.assign_all_waiting(now);
     }
@@ -85,7 +90,11 @@ impl<H: Handles> Book<H> {
         let Some(host) = self.roster.host_of(command) else {
             return;
         };
+        let is_member = self.roster.is_member(host);
         self.command_down(command);
+        if !is_member {
+            return;
+        }
         for session in self.roster.list_sessions(host) {
             self.end(session, Reason::HostLost);
         }
@@ -93,7 +102,7 @@ impl<H: Handles> Book<H> {
     }
 
     pub(super) fn command_leaving(&mut self, command: CommandId) {
-        if let Some(host) = self.roster.host_of(command) {
+        if let Some(host) = self.roster.host_of(command).filter(|it| self.roster.is_member(*it)) {
             self.roster.set_leaving(host);
             self.close_idle(host, Reason::Draining, |_| true);
         }

@@ -16,7 +16,7 @@ proptest! {
     #[test]
     fn every_history_keeps_the_rules(
         setting in steps::setting(),
-        steps in prop::collection::vec(steps::step(), 1..150),
+        steps in steps::history(),
     ) {
         let mut world = World::new(setting);
         for step in steps {

@@ -29,12 +29,15 @@ impl World {
         let running = self.running();
         match step {
             Step::CommandUp { host } => self.command_up(host_of_v1(host)),
-            Step::MemberUp { host, token, knows_key } => {
-                self.member_up(member(host), token.map(grant_id), knows_key);
+            Step::MemberUp { host, token, knows_key, services } => {
+                let services = services.into_iter().map(ServiceName::new).collect();
+                self.member_up(member(host), token.map(grant_id), knows_key, services);
             }
             Step::CommandDown { nth } => with(nth, &commands, |it| self.command_down(it)),
             Step::Suspect { nth } => with(nth, &commands, |it| self.suspect(it)),
             Step::Well { nth } => with(nth, &commands, |it| self.well(it)),
+            Step::Gone { nth } => with(nth, &commands, |it| self.command_gone(it)),
+            Step::Leaving { nth } => with(nth, &commands, |it| self.command_leaving(it)),
             Step::Grant { token, only_ssh, lasts, is_host } => {
                 let service = if only_ssh { "ssh" } else { "*" };
                 let role = if is_host { Role::Host } else { Role::Client };
@@ -193,24 +196,32 @@ impl World {
         assert_taken(&outputs, command, refusal, joins.then_some(host), None);
     }
 
-    fn member_up(&mut self, host: HostId, grant: Option<GrantId>, knows_key: bool) {
+    fn member_up(
+        &mut self,
+        host: HostId,
+        grant: Option<GrantId>,
+        knows_key: bool,
+        services: BTreeSet<ServiceName>,
+    ) {
         let own = self.members.get(&host).cloned();
         let last_key = if knows_key { own.as_ref().map(|it| it.key) } else { Some(WRONG_KEY) };
         let is_another = own.is_some_and(|it| it.grant != grant || !knows_key);
         let refusal = self
             .refusal_of_any_command()
             .or_else(|| self.refusal_of_grant(grant.as_ref()))
-            .or_else(|| is_another.then_some(Reason::HostIdTaken));
+            .or_else(|| is_another.then_some(Reason::HostIdTaken))
+            .or_else(|| services.iter().find_map(|it| self.refusal_of_member(grant.as_ref(), it)));
         let (command, key) = (CommandId(self.number()), u128::from(self.number()));
         let replaced = self.commands.iter().find(|(_, it)| **it == host).map(|(id, _)| *id);
         if refusal.is_none() {
             replaced.map(|replaced| self.commands.remove(&replaced));
             self.commands.insert(command, host);
             self.had_command.insert(host);
-            self.members.insert(host, Member { grant: grant.clone(), key, suspect: false });
+            let (grant, services) = (grant.clone(), services.clone());
+            let (suspect, leaving) = (false, false);
+            self.members.insert(host, Member { grant, key, services, suspect, leaving });
         }
         let last_key = last_key.map(ChannelKey::new);
-        let services = BTreeSet::from([ServiceName::default(), ssh()]);
         let membership = Some(Membership { grant, services, key: ChannelKey::new(key), last_key });
         let outputs = self.tell(Input::CommandUp { command, host, membership, handle: command });
         let joined = replaced.is_none().then_some(host);
@@ -246,6 +257,63 @@ impl World {
             output => matches!(output, Output::HostLeft { .. }),
         };
         assert!(outputs.iter().all(is_lost));
+    }
+
+    /// A host of version 2 is gone with all that it has; nobody else loses anything by it.
+    fn command_gone(&mut self, command: CommandId) {
+        let host = self.commands.remove(&command).unwrap();
+        let is_member = self.members.contains_key(&host);
+        let others_asked = |world: &World| -> Vec<SessionId> {
+            let running = world.running().into_iter();
+            running
+                .filter(|it| world.host_serving(*it) != host && world.sessions[it].asked_to_end)
+                .collect()
+        };
+        let asked_before = others_asked(self);
+        let outputs = self.tell(Input::CommandGone { command });
+        let mut reasons = outputs.iter().filter_map(|output| match output {
+            Output::EndSession { reason, .. }
+            | Output::Withdraw { reason, .. }
+            | Output::CloseChannel { reason, .. } => Some(*reason),
+            Output::HostLeft { .. } => None,
+            _ => panic!("unexpected output"),
+        });
+        assert!(reasons.all(|reason| reason == Reason::HostLost));
+        if is_member {
+            let own = |it: &SessionId| self.host_serving(*it) == host;
+            let all = |it: SessionId| self.sessions[&it].asked_to_end;
+            assert!(self.running().into_iter().filter(own).all(all), "what it serves ends");
+            assert!(self.idle.iter().all(|it| self.channels[it].host != host), "so does its pool");
+            assert_eq!(others_asked(self), asked_before, "others go on");
+        } else {
+            let closes = |it: &Output<Named>| matches!(it, Output::CloseChannel { .. });
+            assert!(!outputs.iter().any(closes), "version 1 keeps its pool");
+        }
+    }
+
+    /// A host of version 2 that leaves has nothing idle any more, and keeps what it serves.
+    fn command_leaving(&mut self, command: CommandId) {
+        let host = self.commands[&command];
+        let own_idle = |world: &World| -> Vec<ChannelId> {
+            let own = |it: &&ChannelId| world.channels[it].host == host;
+            world.idle.iter().filter(own).copied().collect()
+        };
+        let mut expected = Vec::new();
+        if self.members.contains_key(&host) {
+            expected = own_idle(self);
+        }
+        if let Some(member) = self.members.get_mut(&host) {
+            member.leaving = true;
+        }
+        let outputs = self.tell(Input::CommandLeaving { command });
+        let closed = |output: &Output<Named>| match output {
+            Output::CloseChannel { channel, reason: Reason::Draining, .. } => *channel,
+            _ => panic!("unexpected output"),
+        };
+        let mut closed: Vec<ChannelId> = outputs.iter().map(closed).collect();
+        closed.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(closed, expected, "its idle channels are closed, and nothing else is done");
     }
 
     fn suspect(&mut self, command: CommandId) {
@@ -516,6 +584,8 @@ fn assert_taken(
             Output::CloseCommand { handle, reason } if *handle == command => seen.0 = Some(*reason),
             Output::CloseCommand { handle, reason: Reason::Replaced } => seen.1 = Some(*handle),
             Output::HostJoined { host } => seen.2 = Some(*host),
+            // Of services that this hello does not name any more; which, is held against the rules after each step.
+            Output::CloseChannel { reason: Reason::ServiceNotGranted, .. } if taken => {}
             _ => panic!("unexpected output"),
         }
     }

@@ -9,10 +9,12 @@ use relayserver_core::{Limits, Policy, Reason, ServiceLimits, ServiceName};
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     CommandUp { host: u8 },
-    MemberUp { host: u8, token: Option<u8>, knows_key: bool },
+    MemberUp { host: u8, token: Option<u8>, knows_key: bool, services: Vec<&'static str> },
     CommandDown { nth: usize },
     Suspect { nth: usize },
     Well { nth: usize },
+    Gone { nth: usize },
+    Leaving { nth: usize },
     Grant { token: u8, only_ssh: bool, lasts: Option<u64>, is_host: bool },
     Revoke { token: u8 },
     Hello { host: u8 },
@@ -31,7 +33,30 @@ pub(crate) enum Step {
     EndAll,
 }
 
-pub(crate) fn step() -> impl Strategy<Value = Step> {
+/// What happens, one after the other: from nothing, or with a host of version 2 that serves from the start.
+pub(crate) fn history() -> impl Strategy<Value = Vec<Step>> {
+    let beginning = prop_oneof![Just(Vec::new()), Just(serving())];
+    (beginning, prop::collection::vec(step(), 1..150))
+        .prop_map(|(beginning, steps)| beginning.into_iter().chain(steps).collect())
+}
+
+/// A host of version 2 with a session that it has accepted, one that it was offered, and an idle channel.
+fn serving() -> Vec<Step> {
+    let mut steps = vec![
+        Step::Grant { token: 1, only_ssh: false, lasts: None, is_host: true },
+        Step::MemberUp { host: 1, token: Some(1), knows_key: true, services: vec!["ssh"] },
+    ];
+    for _ in 0..3 {
+        steps.push(Step::MemberHello { host: 1, ssh: true, knows_key: true });
+        steps.push(Step::Idle { nth: 0 });
+    }
+    steps.push(Step::ClientArrives { ssh: true });
+    steps.push(Step::Accepted { nth: 0 });
+    steps.push(Step::ClientArrives { ssh: true });
+    steps
+}
+
+fn step() -> impl Strategy<Value = Step> {
     let nth = || 0..64_usize;
     let host = || 1..4_u8;
     let token = || 1..3_u8;
@@ -46,11 +71,14 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     ]);
     let of_hosts = prop_oneof![
         3 => host().prop_map(|host| Step::CommandUp { host }),
-        6 => (host(), prop::option::weighted(0.9, token()), knows())
-            .prop_map(|(host, token, knows_key)| Step::MemberUp { host, token, knows_key }),
+        8 => (host(), prop::option::weighted(0.9, token()), knows(), services()).prop_map(
+            |(host, token, knows_key, services)| Step::MemberUp { host, token, knows_key, services }
+        ),
         3 => nth().prop_map(|nth| Step::CommandDown { nth }),
         2 => nth().prop_map(|nth| Step::Suspect { nth }),
         3 => nth().prop_map(|nth| Step::Well { nth }),
+        1 => nth().prop_map(|nth| Step::Gone { nth }),
+        1 => nth().prop_map(|nth| Step::Leaving { nth }),
         3 => (token(), flag(), prop::option::weighted(0.3, 0..4_000_u64), prop::bool::weighted(0.9))
             .prop_map(|(token, only_ssh, lasts, is_host)| Step::Grant { token, only_ssh, lasts, is_host }),
         1 => token().prop_map(|token| Step::Revoke { token }),
@@ -75,6 +103,16 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         8 => (0..3_000_u64).prop_map(|millis| Step::Pass { millis }),
         1 => Just(Step::Drain),
         1 => Just(Step::EndAll),
+    ]
+}
+
+/// What a hello may name: mostly what there is, and what a token covers.
+fn services() -> impl Strategy<Value = Vec<&'static str>> {
+    prop_oneof![
+        6 => Just(vec!["ssh"]),
+        4 => Just(vec!["default", "ssh"]),
+        2 => Just(vec!["default"]),
+        1 => prop::sample::subsequence(vec!["default", "no-such", "ssh"], 1..=3),
     ]
 }
 

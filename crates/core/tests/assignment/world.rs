@@ -22,7 +22,10 @@ impl Handles for Named {
 pub(crate) struct Member {
     pub(crate) grant: Option<GrantId>,
     pub(crate) key: u128,
+    /// What its hello named.
+    pub(crate) services: BTreeSet<ServiceName>,
     pub(crate) suspect: bool,
+    pub(crate) leaving: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -159,25 +162,53 @@ impl World {
     }
 
     pub(crate) fn refusal_of_service(&self, host: HostId, service: &ServiceName) -> Option<Reason> {
-        let is_open = self.policy.open_service.as_ref() == Some(service);
-        match self.members.get(&host) {
-            None if is_open => None,
-            None => Some(Reason::Version1Off),
-            Some(Member { grant: None, .. }) if is_open => None,
-            Some(Member { grant: None, .. }) => Some(Reason::TokenRequired),
-            Some(Member { grant: Some(id), .. }) => {
-                let refusal = self.refusal_of_grant(Some(id));
-                if refusal.is_some() {
-                    return refusal;
-                }
-                let covers = |pattern: &str| pattern == "*" || pattern == service.as_str();
-                let mut patterns = self.grants[id].services.iter().map(ToString::to_string);
-                if !patterns.any(|pattern| covers(&pattern)) {
-                    return Some(Reason::ServiceNotGranted);
-                }
-                (is_open && !self.policy.mixed).then_some(Reason::ServiceOfVersion1)
-            }
+        let Some(member) = self.members.get(&host) else {
+            return self.refusal_without_token(service, Reason::Version1Off);
+        };
+        let refusal = self.refusal_of_member(member.grant.as_ref(), service);
+        if refusal.is_some() {
+            refusal
+        } else if !member.services.contains(service) {
+            Some(Reason::ServiceNotGranted)
+        } else {
+            member.leaving.then_some(Reason::Draining)
         }
+    }
+
+    /// Why a host of version 2 may not serve `service` under this grant, whatever it named.
+    pub(crate) fn refusal_of_member(
+        &self,
+        grant: Option<&GrantId>,
+        service: &ServiceName,
+    ) -> Option<Reason> {
+        let Some(id) = grant else {
+            return self.refusal_without_token(service, Reason::TokenRequired);
+        };
+        if !self.policy.services.contains_key(service) {
+            return Some(Reason::ServiceUnknown);
+        }
+        let refusal = self.refusal_of_grant(grant);
+        if refusal.is_some() {
+            return refusal;
+        }
+        let covers = |pattern: &str| pattern == "*" || pattern == service.as_str();
+        let mut patterns = self.grants[id].services.iter().map(ToString::to_string);
+        if !patterns.any(|pattern| covers(&pattern)) {
+            return Some(Reason::ServiceNotGranted);
+        }
+        (self.is_open(service) && !self.policy.mixed).then_some(Reason::ServiceOfVersion1)
+    }
+
+    fn refusal_without_token(&self, service: &ServiceName, not_open: Reason) -> Option<Reason> {
+        if !self.policy.services.contains_key(service) {
+            Some(Reason::ServiceUnknown)
+        } else {
+            (!self.is_open(service)).then_some(not_open)
+        }
+    }
+
+    fn is_open(&self, service: &ServiceName) -> bool {
+        self.policy.open_service.as_ref() == Some(service)
     }
 
     pub(crate) fn is_key_of(&self, host: HostId, key: Option<ChannelKey>) -> bool {
@@ -254,6 +285,14 @@ impl World {
                 }
             };
             assert_eq!(self.book.phase(*session), Some(expected));
+        }
+        for channel in &self.idle {
+            let Channel { host, service } = &self.channels[channel];
+            let refusal = self.refusal_of_service(*host, service);
+            assert_eq!(
+                refusal, None,
+                "no channel is kept idle whose host may not serve its service"
+            );
         }
         for service in self.policy.services.keys() {
             assert_eq!(self.next_match(service), None, "no client waits while it could be served");
