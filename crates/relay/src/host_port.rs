@@ -83,8 +83,7 @@ async fn of_version_2(
     let host = HostId::Process(u128::from_be_bytes(host_id.0));
     let mut place = place;
     let may = if !stream.is_encrypted() && !context.access.allows(peer.ip()) {
-        let detail = "use a join line, or name its network with --v1-allow".to_owned();
-        Err(Refusal { reason: Reason::TlsRequired, detail })
+        Err(why_not_plain(context))
     } else {
         Ok(())
     };
@@ -118,6 +117,15 @@ async fn of_version_2(
     };
     refuse(&mut stream, &refusal, context).await?;
     Err(refusal)
+}
+
+/// Why a plain connection from elsewhere is not taken.
+fn why_not_plain(context: &Context) -> Refusal {
+    let (reason, detail) = match context.tls {
+        Some(_) => (Reason::TlsRequired, "hosts need a join line here"),
+        None => (Reason::NetworkNotAllowed, "name its network with --v1-allow to accept it"),
+    };
+    Refusal { reason, detail: detail.to_owned() }
 }
 
 /// Tells a host of version 2 why it is not served, and ends the connection so that it can read it.
