@@ -33,6 +33,7 @@ pub(crate) enum Subcommand {
     #[command(alias = "server")]
     Host(HostArgs),
     Demo(DemoArgs),
+    Explain(crate::explain::ExplainArgs),
 }
 
 fn top_help() -> String {

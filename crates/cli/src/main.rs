@@ -5,6 +5,7 @@ mod args;
 mod demo;
 mod descriptors;
 mod exit;
+mod explain;
 mod host;
 mod logging;
 mod relay;
@@ -44,6 +45,7 @@ fn main() -> Exit {
             runtime.block_on(host::run(args))
         }
         Subcommand::Demo(args) => runtime.block_on(demo::run(args)),
+        Subcommand::Explain(args) => explain::run(args),
     };
     // What tasks hold is dropped, and programs that they run end with it. A blocking read of standard input cannot be ended, and
     // does not hold up the exit for longer.

@@ -33,6 +33,7 @@ mod hosts;
 mod invariants;
 mod offers;
 mod roster;
+pub(crate) mod snapshot;
 
 /// The relay's book.
 pub struct Book<H: Handles> {

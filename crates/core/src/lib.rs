@@ -21,6 +21,7 @@ mod vocabulary;
 
 pub use admission::{Admission, SILENCE_MAX, Ticket, Verdict};
 pub use assignment::Book;
+pub use assignment::snapshot::{BookSnapshot, HostSnapshot, MemberSnapshot, ServiceSnapshot};
 pub use grant::{Grant, InvalidServicePattern, Role, ServicePattern};
 pub use ids::{ChannelId, ChannelKey, CommandId, GrantId, HostId, ServiceName, SessionId};
 pub use limits::{Limits, ServiceLimits};

@@ -85,6 +85,11 @@ impl<T> Pool<T> {
         self.ranking.iter().map(|rank| rank.host)
     }
 
+    /// How many idle channels each of them has here.
+    pub(crate) fn idle_by_host(&self) -> impl Iterator<Item = (HostId, usize)> {
+        self.hosts.iter().map(|(host, pool)| (*host, pool.idle.len()))
+    }
+
     /// Takes every channel of `host` out.
     pub(crate) fn take_all_of(&mut self, host: HostId) -> Vec<(ChannelId, T)> {
         let taken = self.change(host, |pool| std::mem::take(&mut pool.idle));

@@ -21,6 +21,7 @@ use crate::clock::sleep_until;
 use crate::config::Config;
 use crate::offer::Held;
 use crate::record::Recorder;
+use crate::snapshot::{Counts, ReasonCounts, Snapshot};
 
 /// How the book reaches what stands in it.
 pub(crate) struct Reach;
@@ -112,6 +113,7 @@ struct State {
     book: Book<Reach>,
     recorder: Option<Recorder>,
     next_command: u64,
+    counts: Counts,
 }
 
 impl Assignments {
@@ -126,7 +128,7 @@ impl Assignments {
         let book = Book::new(header.limits, header.policy, first);
         Ok(Assignments {
             started: Instant::now(),
-            state: Mutex::new(State { book, recorder, next_command: 0 }),
+            state: Mutex::new(State { book, recorder, next_command: 0, counts: Counts::default() }),
             timeout_nearer: Notify::new(),
             no_session: Notify::new(),
         })
@@ -242,6 +244,18 @@ impl Assignments {
         }
     }
 
+    /// A connection on a port of hosts was refused.
+    pub(crate) fn count_refused_host(&self, reason: Reason) {
+        count(&mut self.lock().counts.refused_hosts, reason);
+    }
+
+    /// What the relay is doing now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.lock();
+        let (book, counts) = (state.book.snapshot(), state.counts.clone());
+        Snapshot { uptime: self.started.elapsed(), book, counts }
+    }
+
     pub(crate) fn occupancy(&self) -> Occupancy {
         self.lock().book.occupancy()
     }
@@ -290,6 +304,7 @@ impl Assignments {
             recorder.input(now, &input);
         }
         let ends_session = matches!(input, Input::SessionEnded { .. });
+        let ended = ended_by(&state.book, &input);
         state.book.handle(now, input);
         let mut reserved = None;
         while let Some(output) = state.book.poll_output() {
@@ -299,18 +314,37 @@ impl Assignments {
             match output {
                 Output::Reserved { channel } => reserved = Some(Ok(channel)),
                 Output::ReserveRefused { reason } => reserved = Some(Err(reason)),
-                output => perform(output),
+                output => {
+                    if let Output::Refused { reason, .. } = &output {
+                        count(&mut state.counts.refused_clients, *reason);
+                    }
+                    perform(output);
+                }
             }
         }
         let due = state.book.poll_timeout();
         if due.is_some_and(|due| due_before.is_none_or(|before| due < before)) {
             self.timeout_nearer.notify_one();
         }
+        if let Some(reason) = ended {
+            count(&mut state.counts.ended, reason);
+        }
         if ends_session && state.book.sessions() == 0 {
             self.no_session.notify_waiters();
         }
         reserved
     }
+}
+
+/// Why a session ends by `input`. Of one that the book does not know, or that waits, this is late news.
+fn ended_by(book: &Book<Reach>, input: &Input<Reach>) -> Option<Reason> {
+    let Input::SessionEnded { session, end } = input else { return None };
+    let runs = book.phase(*session).is_some_and(|phase| phase != Phase::Waiting);
+    runs.then_some(end.reason)
+}
+
+fn count(counts: &mut ReasonCounts, reason: Reason) {
+    *counts.entry(reason).or_default() += 1;
 }
 
 fn perform(output: Output<Reach>) {

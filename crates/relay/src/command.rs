@@ -19,6 +19,7 @@ use crate::context::Context;
 /// Serves a connection on the command port until it ends or the relay is over.
 pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
     if !context.access.allows(peer.ip()) {
+        context.assignments.count_refused_host(Reason::NetworkNotAllowed);
         info!(host.addr = %peer, reason = %Reason::NetworkNotAllowed, "command channel refused");
         return;
     }
@@ -33,6 +34,7 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
     };
     let _guard = context.assignments.command_up(HostId::from_address(peer.ip()), None, handle);
     if let Some(reason) = refusal.get() {
+        context.assignments.count_refused_host(*reason);
         warn!(host.addr = %peer, %reason, "command channel refused");
         return;
     }

@@ -49,6 +49,8 @@ pub struct Config {
     pub half_closed_timeout: Duration,
     /// Where to write what the book was told and answered, for a replay.
     pub record: Option<PathBuf>,
+    /// Where to listen for those who ask what the relay is doing: [`STATUS_SOCKET`](crate::STATUS_SOCKET) in its state directory.
+    pub status_socket: Option<PathBuf>,
 }
 
 /// How hosts of version 1 are served.
@@ -98,6 +100,7 @@ impl Default for Config {
             user_timeout: limits::USER_TIMEOUT,
             half_closed_timeout: limits::HALF_CLOSED_TIMEOUT,
             record: None,
+            status_socket: None,
         }
     }
 }

@@ -28,6 +28,9 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Cont
         Ok(arrival) => dispatch(arrival, peer, &context).await,
         Err(refusal) => Err(refusal),
     };
+    if let Err(refusal) = &served {
+        context.assignments.count_refused_host(refusal.reason);
+    }
     match served {
         Ok(()) => {}
         // In a flood of silent connections, a line each would be a flood of its own.

@@ -24,10 +24,17 @@ mod offer;
 mod record;
 mod relay;
 mod session;
+mod snapshot;
+mod status;
 mod talk;
 
 pub use config::{Access, Config, Network, NetworkError, Service, Version1};
 pub use error::BindError;
 pub use grants::{FixedGrants, GrantSource, TokenRecord, Tokens};
 pub use relay::{Relay, RelayHandle};
-pub use relayserver_core::{Limits, Occupancy, Reason, ServiceLimits, ServiceName};
+pub use relayserver_core::{
+    BookSnapshot, GrantId, HostId, HostSnapshot, Limits, MemberSnapshot, Occupancy, Reason,
+    ServiceLimits, ServiceName, ServiceSnapshot,
+};
+pub use snapshot::{Counts, ReasonCounts, Snapshot};
+pub use status::STATUS_SOCKET;

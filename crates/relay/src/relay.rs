@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use relayserver_core::{Occupancy, ServiceName};
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::field::display;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::admission::Places;
 use crate::assignment::Assignments;
@@ -21,6 +22,8 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::error::BindError;
 use crate::grants::{KnownTokens, Tokens};
+use crate::snapshot::Snapshot;
+use crate::status::{self, StatusSocket};
 use crate::{client, command, drain, host_port, listener};
 
 /// A relay with its ports bound, ready to [`run`](Relay::run).
@@ -29,6 +32,7 @@ pub struct Relay {
     hosts: Bound,
     command: Option<Bound>,
     clients: BTreeMap<ServiceName, Bound>,
+    status: Option<StatusSocket>,
     shared: Shared,
 }
 
@@ -86,7 +90,8 @@ impl Relay {
             aborted: CancellationToken::new(),
             over: CancellationToken::new(),
         };
-        Ok(Relay { config, hosts, command, clients, shared })
+        let status = config.status_socket.as_deref().and_then(bind_status);
+        Ok(Relay { config, hosts, command, clients, status, shared })
     }
 
     /// Where hosts open channels.
@@ -111,10 +116,19 @@ impl Relay {
 
     /// Serves until [`RelayHandle::drain`] or [`RelayHandle::abort`], and resolves when every session has ended. Dropping
     /// the future ends every session at once.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
+        let assignments = Arc::clone(&self.shared.assignments);
+        let status = self.status.take();
+        tokio::select! {
+            () = self.serve() => {}
+            () = status::serve(status, &assignments) => {}
+        }
+    }
+
+    async fn serve(self) {
         let end_all_when_dropped = EndAll(self.shared.clone());
         self.announce();
-        let Relay { config, hosts, command, clients, shared } = self;
+        let Relay { config, hosts, command, clients, shared, .. } = self;
         let source = config.grants.as_ref().map(|grants| grants.watch());
         let tokens = Arc::new(KnownTokens::default());
         if let Some(source) = &source {
@@ -183,6 +197,12 @@ impl Relay {
             debug!(%service, clients = %clients.address, "service ready");
         }
     }
+}
+
+/// The relay can do without: sessions need nothing of it.
+fn bind_status(path: &Path) -> Option<StatusSocket> {
+    let bound = StatusSocket::bind(path);
+    bound.inspect_err(|error| warn!(path = %path.display(), %error, "no status socket")).ok()
 }
 
 /// Follows the tokens for as long as the relay runs; without a source there are none.
@@ -277,6 +297,11 @@ impl RelayHandle {
     /// How much of everything there is now.
     pub fn occupancy(&self) -> Occupancy {
         self.0.assignments.occupancy()
+    }
+
+    /// What the relay is doing now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.assignments.snapshot()
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::snapshot::{HostSnapshot, MemberSnapshot};
 use crate::grant::{Grant, Role};
 use crate::ids::{ChannelKey, CommandId, GrantId, HostId, ServiceName, SessionId};
 use crate::policy::Policy;
@@ -390,6 +391,25 @@ impl<H: Handles> Roster<H> {
             host.member.as_ref().is_some_and(|member| member.grant.as_ref() == Some(id))
         };
         self.hosts.iter().filter(|(_, host)| bears(host)).map(|(id, _)| *id).collect()
+    }
+}
+
+/// For [`Book::snapshot`](super::Book::snapshot).
+impl<H: Handles> Roster<H> {
+    /// Every host with what is known of it here.
+    pub(super) fn snapshot(&self) -> BTreeMap<HostId, HostSnapshot> {
+        let of = |host: &Host<H>| HostSnapshot {
+            has_command: !host.commands.is_empty(),
+            member: host.member.as_ref().map(|member| MemberSnapshot {
+                grant: member.grant.clone(),
+                services: member.services.clone(),
+                suspect: member.suspect,
+                leaving: member.leaving,
+            }),
+            idle: BTreeMap::new(),
+            sessions: host.sessions.len(),
+        };
+        self.hosts.iter().map(|(id, host)| (*id, of(host))).collect()
     }
 }
 

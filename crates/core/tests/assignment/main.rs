@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod clients;
+mod hosts;
 mod perform;
 mod steps;
 mod world;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use relayserver_core::{
-    Book, ChannelId, ChannelKey, CommandId, Grant, GrantId, Handles, HostId, Limits, Phase, Policy,
-    Reason, Role, ServiceName, SessionId, Time,
+    Book, BookSnapshot, ChannelId, ChannelKey, CommandId, Grant, GrantId, Handles, HostId,
+    HostSnapshot, Limits, MemberSnapshot, Phase, Policy, Reason, Role, ServiceName,
+    ServiceSnapshot, SessionId, Time,
 };
 
 /// Handles that say whose they are, so that a mix-up shows.
@@ -261,9 +262,44 @@ impl World {
         members.retain(|host, _| present.contains(host));
     }
 
+    fn expected_snapshot(&self) -> BookSnapshot {
+        let services = self.policy.services.iter().map(|(name, limits)| {
+            let of = |id: &&SessionId| self.sessions[*id].service == *name;
+            let idle = self.idle.iter().filter(|it| self.channels[it].service == *name).count();
+            let waiting = self.waiting().iter().filter(of).count();
+            let sessions = self.running().iter().filter(of).count();
+            (name.clone(), ServiceSnapshot { idle, waiting, sessions, limits: *limits })
+        });
+        let mut present: BTreeSet<HostId> = self.commands.values().copied().collect();
+        present.extend(self.channels.values().map(|channel| channel.host));
+        let hosts = present.into_iter().map(|host| {
+            let mut idle = BTreeMap::new();
+            for channel in self.idle.iter().map(|it| &self.channels[it]) {
+                if channel.host == host {
+                    *idle.entry(channel.service.clone()).or_default() += 1;
+                }
+            }
+            let member = self.members.get(&host).map(|it| MemberSnapshot {
+                grant: it.grant.clone(),
+                services: it.services.clone(),
+                suspect: it.suspect,
+                leaving: it.leaving,
+            });
+            let (has_command, sessions) = (self.has_command(host), self.sessions_of(host));
+            (host, HostSnapshot { has_command, member, idle, sessions })
+        });
+        BookSnapshot {
+            draining: self.draining,
+            limits: self.limits,
+            services: services.collect(),
+            hosts: hosts.collect(),
+        }
+    }
+
     pub(crate) fn check(&mut self) {
         self.forget_hosts();
         self.book.check_invariants(self.now).unwrap();
+        assert_eq!(self.book.snapshot(), self.expected_snapshot());
         let occupancy = self.book.occupancy();
         assert_eq!(occupancy.idle, self.idle.len());
         assert_eq!(occupancy.waiting, self.waiting().len());
