@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-use backoff::{Backoff, CEILING_MAX, SETTLED, delay};
+use backoff::{Backoff, CEILING_MAX, SETTLED, delay, some_of};
 pub use backoff::{Dice, Failure};
 
 /// How many data channels a host holds unless it is told otherwise, as the original does.
@@ -28,6 +28,9 @@ pub const BACKLOG_MAX: usize = 128;
 /// How many announcements are remembered for channels whose answer has not come yet. At one address many hosts may hear
 /// each other's; those that came in one round trip are enough.
 pub const EARLY_MAX: usize = 1024;
+
+/// A relay that is back after no time at all is still spared all of its hosts in the same moment.
+const PAUSE_SMEAR_MIN: Duration = Duration::from_millis(500);
 
 /// How long an idle channel that ended without a byte is kept for its announcement, which travels on another connection: a
 /// client may connect and send its end at once, to be spoken to. Several round trips of the slowest usable link.
@@ -63,6 +66,10 @@ pub struct Keeper {
     command: Command,
     /// Command channels lost since one settled.
     command_losses: u32,
+    /// Whether a channel takes what only a live command channel has told, as in version 2.
+    channels_need_command: bool,
+    /// Until when the relay wants to be left alone.
+    held_until: Time,
     channels: BTreeMap<Slot, Channel>,
     dialling: usize,
     /// The answered channels by the id that announcements call them.
@@ -120,6 +127,8 @@ impl Keeper {
             backoff: Backoff::default(),
             command: Command::Down { retry_at: Time::ZERO },
             command_losses: 0,
+            channels_need_command: false,
+            held_until: Time::ZERO,
             channels: BTreeMap::new(),
             dialling: 0,
             by_id: HashMap::new(),
@@ -142,7 +151,7 @@ impl Keeper {
             Channel::Ended { at, .. } => Some(*at + ANNOUNCEMENT_GRACE),
             Channel::Dialling { .. } | Channel::Idle(_) => None,
         });
-        ended.chain(self.next_try()).chain(self.trial_ends_at()).min()
+        ended.chain(self.next_try()).chain(self.hold_ends_at()).chain(self.trial_ends_at()).min()
     }
 
     /// When the relay is dialled again, where that is not now.
@@ -180,8 +189,9 @@ impl Keeper {
         self.decide(now);
     }
 
-    /// The command channel is connected. That proves nothing yet: the relay has not said a word.
+    /// The command channel is connected (version 1). That proves nothing yet: the relay has not said a word.
     pub fn handle_command_up(&mut self, now: Time) {
+        self.channels_need_command = false;
         if matches!(self.command, Command::Dialling { .. }) {
             self.command = Command::Up { since: now };
         }
@@ -190,6 +200,7 @@ impl Keeper {
 
     /// The command channel is connected, and the relay has answered on it (version 2): it is proven.
     pub fn handle_command_answered(&mut self, now: Time) {
+        self.channels_need_command = true;
         if let Command::Dialling { round } = self.command {
             self.backoff.answered(round);
             self.backoff.settled(round);
@@ -213,6 +224,29 @@ impl Keeper {
             self.outputs.push_back(Output::AbandonCommand);
         }
         self.decide(now);
+    }
+
+    /// The relay wants to be left alone for `pause`: nothing is dialled until then, and a while by chance beyond it, so that not
+    /// all hosts come back at once.
+    pub fn handle_pause(&mut self, now: Time, pause: Duration) {
+        let beyond = some_of(pause.max(PAUSE_SMEAR_MIN), &mut self.dice);
+        self.held_until = now + pause + beyond;
+    }
+
+    /// The connection that asked for a command channel has become a data channel, which announcements will call `id`: the relay is
+    /// an original. `None` where no more channels are wanted.
+    pub fn handle_adopted(&mut self, now: Time, id: i32) -> Option<Slot> {
+        let Command::Dialling { round } = self.command else {
+            return None;
+        };
+        self.backoff.answered(round);
+        if self.leaving || self.room() == 0 {
+            return None;
+        }
+        let pool = self.emptiest()?;
+        let slot = self.hold(pool, Channel::Idle(Idle { id, pool, since: now, round }));
+        self.by_id.insert(id, slot);
+        Some(slot)
     }
 
     /// Dialling the command channel failed.
@@ -360,7 +394,10 @@ impl Keeper {
         if self.trial_ends_at().is_some_and(|at| at <= now) {
             self.backoff.settled(self.backoff.round());
         }
-        if self.leaving || !self.backoff.is_over(now) {
+        if self.held_until <= now {
+            self.held_until = Time::ZERO;
+        }
+        if self.leaving || self.held_until > now || !self.backoff.is_over(now) {
             return;
         }
         let round = self.backoff.round();
@@ -375,13 +412,22 @@ impl Keeper {
             let Some(pool) = self.emptiest() else {
                 break;
             };
-            let slot = Slot(self.next_slot);
-            self.next_slot += 1;
             self.dialling += 1;
-            self.channels.insert(slot, Channel::Dialling { round, pool });
-            self.pools.iter_mut().skip(pool).take(1).for_each(|pool| pool.held += 1);
+            let slot = self.hold(pool, Channel::Dialling { round, pool });
             self.outputs.push_back(Output::DialChannel(slot, pool));
         }
+    }
+
+    fn hold(&mut self, pool: PoolIndex, channel: Channel) -> Slot {
+        let slot = Slot(self.next_slot);
+        self.next_slot += 1;
+        self.channels.insert(slot, channel);
+        self.pools.iter_mut().skip(pool).take(1).for_each(|pool| pool.held += 1);
+        slot
+    }
+
+    fn hold_ends_at(&self) -> Option<Time> {
+        (self.held_until > Time::ZERO && !self.leaving).then_some(self.held_until)
     }
 
     /// While the relay is not proven, one dial at a time.
@@ -390,12 +436,15 @@ impl Keeper {
     }
 
     fn dials_allowed(&self) -> usize {
+        let command_is_up = matches!(self.command, Command::Up { .. });
+        if self.channels_need_command && !command_is_up {
+            return 0;
+        }
         if self.backoff.is_proven() {
             return DIALLING_MAX - self.dialling;
         }
         // The command channel comes first: what opens before it is up is not announced to us. And where the relay has closed
         // channels that it had answered, the next one is watched until it has settled.
-        let command_is_up = matches!(self.command, Command::Up { .. });
         let watches_one = self.on_trial().next().is_some();
         usize::from(command_is_up && self.dialling == 0 && !watches_one)
     }

@@ -7,6 +7,7 @@ use relayserver_core::limits;
 use relayserver_splice::{Counts, Leg, Side, Splice};
 use relayserver_transport::{Stream, acknowledged, close_politely};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// The two connections of a session.
 pub(crate) struct Legs {
@@ -81,7 +82,13 @@ impl Legs {
 
 impl Held {
     async fn acknowledged(&mut self) {
-        acknowledged(self.stream.tcp()).await;
+        let waiting = acknowledged(self.stream.tcp());
+        if self.stream.is_encrypted() {
+            // Over TLS a peer can end without ending the connection.
+            let _waited = timeout(limits::HALF_CLOSED_TIMEOUT, waiting).await;
+        } else {
+            waiting.await;
+        }
         self.settled = true;
     }
 }

@@ -112,6 +112,17 @@ impl WriteHalf {
         }
     }
 
+    /// As [`Stream::is_encrypted`].
+    pub fn is_encrypted(&self) -> bool {
+        match &self.0 {
+            Writer::Tcp(_) => false,
+            #[cfg(unix)]
+            Writer::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Writer::Tls(_) => true,
+        }
+    }
+
     /// Drops it without sending our end.
     pub fn forget(self) {
         match self.0 {

@@ -83,7 +83,7 @@ impl Handler for Exec {
         let (program, stderr) = match self.spawn() {
             Ok(spawned) => spawned,
             Err(error) => {
-                warn!(channel.id = %id, program = ?self.program, %error, "program cannot be started");
+                warn!(session.id = id.session(), channel.id = id.channel(), program = ?self.program, %error, "program cannot be started");
                 session.reject("program_not_started");
                 return Ok(());
             }
@@ -94,7 +94,7 @@ impl Handler for Exec {
         // What has left the program's group may hold its standard error open for ever.
         let _logged = timeout(LINGER_TIMEOUT, logging.join_next()).await;
         let status = ended?;
-        debug!(channel.id = %id, program = ?self.program, %status, "program ended");
+        debug!(session.id = id.session(), channel.id = id.channel(), program = ?self.program, %status, "program ended");
         Ok(())
     }
 }
@@ -111,6 +111,7 @@ struct Program {
 impl Program {
     /// Hands bytes to and fro until the program or the client has ended.
     async fn serve(mut self, mut session: Session) -> io::Result<ExitStatus> {
+        session.accept().await?;
         let mut splice = Splice::new(Path::Auto);
         let counts = Counts::default();
         // The book that a relay keeps of last bytes has no place here.
@@ -140,11 +141,11 @@ impl Program {
         match delivered {
             Some(Ok(())) => linger(&mut session).await,
             Some(Err(Failure { side, operation, error })) => {
-                debug!(channel.id = %session.id(), leg = leg_name(side), ?operation, %error, "leg failed");
+                debug!(session.id = session.id().session(), channel.id = session.id().channel(), leg = leg_name(side), ?operation, %error, "leg failed");
                 session.reset();
             }
             None => {
-                debug!(channel.id = %session.id(), timeout = ?OUTPUT_TIMEOUT, "output not taken");
+                debug!(session.id = session.id().session(), channel.id = session.id().channel(), timeout = ?OUTPUT_TIMEOUT, "output not taken");
                 session.reset();
             }
         }
@@ -179,7 +180,7 @@ async fn log_lines(stderr: ChildStderr, id: crate::SessionId) {
         if !read.is_ok_and(|len| len > 0) {
             return;
         }
-        info!(channel.id = %id, stderr = %String::from_utf8_lossy(line.trim_ascii_end()), "program says");
+        info!(session.id = id.session(), channel.id = id.channel(), stderr = %String::from_utf8_lossy(line.trim_ascii_end()), "program says");
     }
 }
 

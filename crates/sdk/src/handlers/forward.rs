@@ -44,11 +44,13 @@ impl Handler for Forward {
         let mut server = match self.0.connect().await {
             Ok(stream) => Server { stream, in_order: false },
             Err(error) => {
-                warn!(channel.id = %session.id(), target = %self, %error, "server cannot be reached");
+                let id = session.id();
+                warn!(session.id = id.session(), channel.id = id.channel(), target = %self, %error, "server cannot be reached");
                 session.reject("target_unreachable");
                 return Ok(());
             }
         };
+        session.accept().await?;
         let spliced = {
             let mut splice = Splice::new(Path::Auto);
             let counts = Counts::default();
@@ -59,12 +61,13 @@ impl Handler for Forward {
             Ok(()) => {
                 // A reader may take longer over the last bytes than the kernel gives a connection that was closed.
                 // And one that is gone is given up by the kernel.
-                acknowledged(session.socket()).await;
+                session.acknowledged().await;
                 acknowledged(server.stream.tcp()).await;
                 server.in_order = true;
             }
             Err(Failure { side, operation, error }) => {
-                debug!(channel.id = %session.id(), leg = leg_name(side), ?operation, %error, "leg failed");
+                let id = session.id();
+                debug!(session.id = id.session(), channel.id = id.channel(), leg = leg_name(side), ?operation, %error, "leg failed");
                 // An abort on one leg is an abort on the other.
                 session.reset();
             }

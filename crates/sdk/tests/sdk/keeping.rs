@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use relayserver::{Error, Listener, Status};
+use relayserver::{Error, Listener, Served, Status};
 use relayserver_testing::TestRelay;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -87,12 +87,13 @@ async fn a_relay_that_restarts_is_found_again_and_status_tells() {
     let lost = |status: &Status| matches!(status, Status::Connecting { last_error: Some(_), .. });
     status_becomes(&listener, lost).await;
     relay.restart();
-    let Status::Ready { clients } =
+    let Status::Ready { services } =
         status_becomes(&listener, |status| matches!(status, Status::Ready { .. })).await
     else {
         panic!("not ready")
     };
-    assert_eq!(clients, relay.clients_addr().to_string());
+    let clients = Some(relay.clients_addr().to_string());
+    assert_eq!(services, [Served { service: "default".to_owned(), clients }]);
     let mut client = relay.connect().await.unwrap();
     let mut session = within(listener.accept()).await.unwrap();
     session.write_all(b"back").await.unwrap();
