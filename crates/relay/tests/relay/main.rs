@@ -12,3 +12,4 @@ mod peers;
 mod places;
 mod record;
 mod sessions;
+mod status;
