@@ -4,7 +4,6 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -119,10 +118,15 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and no socket"));
     }
-    match BlockingStream::connect(path) {
-        Ok(_living) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another relay listens on it")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?).map_err(|error| (error.kind(), error)) {
+        // Where nobody else can be taken just now, somebody is there all the more.
+        Ok(()) | Err((io::ErrorKind::WouldBlock, _)) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another relay listens on it"))
+        }
+        Err((io::ErrorKind::ConnectionRefused, _)) => fs::remove_file(path),
+        Err((_, error)) => Err(error),
     }
 }
 
@@ -194,5 +198,25 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
         let taken = StatusSocket::bind(&path).map(|_| ()).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_nobody_just_now_lives() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(STATUS_SOCKET);
+        let _full = StatusSocket::bind(&path).unwrap();
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            match socket.connect(&SockAddr::unix(&path).unwrap()) {
+                Ok(()) => waiting.push(socket),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        let taken = StatusSocket::bind(&path).map(|_| ()).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
     }
 }
