@@ -34,6 +34,7 @@ pub(crate) enum Subcommand {
     Host(HostArgs),
     Demo(DemoArgs),
     Explain(crate::explain::ExplainArgs),
+    Status(crate::status::StatusArgs),
 }
 
 fn top_help() -> String {

@@ -10,6 +10,7 @@ mod host;
 mod logging;
 mod relay;
 mod signals;
+mod status;
 
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ fn main() -> Exit {
         }
         Subcommand::Demo(args) => runtime.block_on(demo::run(args)),
         Subcommand::Explain(args) => explain::run(args),
+        Subcommand::Status(args) => status::run(&args),
     };
     // What tasks hold is dropped, and programs that they run end with it. A blocking read of standard input cannot be ended, and
     // does not hold up the exit for longer.

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,17 +57,15 @@ impl StatusSocket {
         Ok(StatusSocket { listener, path: path.to_owned(), file })
     }
 
-    /// Serves for as long as it is polled.
-    async fn serve(&self, assignments: &Assignments) {
+    /// Gives whoever connects what `text` says at that moment, for as long as this is polled.
+    async fn serve(&self, text: impl Fn() -> String) {
         let mut readers = JoinSet::new();
         loop {
             tokio::select! {
                 Some(_ended) = readers.join_next() => {}
                 accepted = self.listener.accept(), if readers.len() < READERS_MAX => match accepted {
                     Ok((reader, _unnamed)) => {
-                        let mut text = assignments.snapshot().to_json().to_string();
-                        text.push('\n');
-                        readers.spawn(tell(reader, text));
+                        readers.spawn(tell(reader, text()));
                     }
                     Err(error) => {
                         debug!(%error, "cannot accept on the status socket");
@@ -93,7 +90,7 @@ impl Drop for StatusSocket {
 /// Serves `socket`, where there is one, for as long as this is polled.
 pub(crate) async fn serve(socket: Option<StatusSocket>, assignments: &Assignments) {
     match socket {
-        Some(socket) => socket.serve(assignments).await,
+        Some(socket) => socket.serve(|| format!("{}\n", assignments.snapshot().to_json())).await,
         None => std::future::pending().await,
     }
 }
@@ -121,14 +118,105 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and no socket"));
     }
-    match BlockingStream::connect(path) {
-        Ok(_living) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another relay listens on it")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?).map_err(|error| (error.kind(), error)) {
+        // Where nobody else can be taken just now, somebody is there all the more.
+        Ok(()) | Err((io::ErrorKind::WouldBlock, _)) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another relay listens on it"))
+        }
+        Err((io::ErrorKind::ConnectionRefused, _)) => fs::remove_file(path),
+        Err((_, error)) => Err(error),
     }
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// More than the system keeps for a reader.
+    const LONG: usize = 1 << 24;
+
+    /// A socket that tells a long text, and where it is.
+    fn telling() -> (tempfile::TempDir, PathBuf, tokio::task::JoinHandle<()>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(STATUS_SOCKET);
+        let socket = StatusSocket::bind(&path).unwrap();
+        let serving = tokio::spawn(async move { socket.serve(|| "x".repeat(LONG)).await });
+        (directory, path, serving)
+    }
+
+    async fn read(mut reader: UnixStream) -> usize {
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).await.unwrap();
+        text.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_is_cut_off_and_keeps_its_place_no_longer() {
+        let (_directory, path, serving) = telling();
+        let mut silent = Vec::new();
+        for _ in 0..READERS_MAX {
+            silent.push(UnixStream::connect(&path).await.unwrap());
+        }
+        let began = Instant::now();
+        let late = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(read(late).await, LONG);
+        assert!(began.elapsed() >= READ_TIMEOUT, "it had to wait for a place");
+        for reader in silent {
+            assert!(read(reader).await < LONG);
+        }
+        serving.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_is_served_beside_one_that_does_not() {
+        let (_directory, path, serving) = telling();
+        let _silent = UnixStream::connect(&path).await.unwrap();
+        let began = Instant::now();
+        assert_eq!(read(UnixStream::connect(&path).await.unwrap()).await, LONG);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_took_its_place_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(STATUS_SOCKET);
+        let socket = StatusSocket::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(socket);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
+        let taken = StatusSocket::bind(&path).map(|_| ()).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_nobody_just_now_lives() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(STATUS_SOCKET);
+        let _full = StatusSocket::bind(&path).unwrap();
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            match socket.connect(&SockAddr::unix(&path).unwrap()) {
+                Ok(()) => waiting.push(socket),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        let taken = StatusSocket::bind(&path).map(|_| ()).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+    }
 }

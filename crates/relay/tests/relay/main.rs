@@ -18,4 +18,5 @@ mod places;
 mod record;
 mod refusals;
 mod sessions;
+mod status;
 mod tls;
