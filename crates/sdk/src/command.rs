@@ -8,15 +8,20 @@ use relayserver_core::liveness::Patience;
 use relayserver_transport::{HostPort, Stream};
 use relayserver_wire::FRAME_MAX;
 use relayserver_wire::command::Announcement;
-use relayserver_wire::frame::Decoder;
+use relayserver_wire::frame::{self, Decoder};
 use relayserver_wire::hello::{AnswerV2, Welcome};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::report::{Fault, Port, Report, Trouble};
 use crate::shared::Shared;
 use crate::status::Served;
 use crate::talk::{self, Ended};
+
+/// How long a server of another protocol gets to greet whoever connects to what was taken for a command port. It is a wrong port
+/// number then, and better said at once than found out when the first client comes.
+const GREETING: Duration = Duration::from_millis(100);
 
 /// Asks for a command channel and reports what it hears, to its end or until the listener is over.
 pub(crate) async fn run(shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
@@ -98,12 +103,27 @@ async fn original(address: &HostPort, shared: &Shared, reports: &mpsc::Sender<Re
         Ok(stream) => stream,
         Err(trouble) => return Report::CommandFailed(trouble),
     };
+    if let Err(fault) = says_nothing_else(&mut stream).await {
+        return Report::CommandFailed(Trouble::at(Port::Command, address, fault));
+    }
     let _taken = reports.send(Report::CommandUp).await;
     let fault = match listen(&mut stream, reports).await {
         Ok(()) => Fault::Lost("closed the command channel".to_owned()),
         Err(fault) => fault,
     };
     Report::CommandLost(Trouble::at(Port::Command, address, fault))
+}
+
+/// Waits a moment for what other servers say to whoever connects. An original says nothing, or a frame.
+async fn says_nothing_else(stream: &mut Stream) -> Result<(), Fault> {
+    let mut first = [0];
+    if let Some(socket) = stream.tcp()
+        && let Ok(1) = timeout(GREETING, socket.peek(&mut first)).await.unwrap_or(Ok(0))
+    {
+        let [byte] = first;
+        frame::payload_len([byte, 0, 0, 0], FRAME_MAX).map_err(Fault::not_a_relay)?;
+    }
+    Ok(())
 }
 
 /// Reports every announcement, to the end of the channel.

@@ -194,20 +194,20 @@ impl Session {
             "session rejected"
         );
         if self.offer.is_some() {
-            self.turn_down(why);
+            self.life.set_reason(DropReason::Rejected(why.clone()));
+            self.turn_down(Some(why));
         } else {
             self.end(DropReason::Rejected(why));
         }
     }
 
     /// Says that this host does not serve a session that it has not accepted.
-    fn turn_down(&mut self, why: String) {
+    fn turn_down(&mut self, why: Option<String>) {
         let is_word = |why: &str| {
             (1..=WORD_LEN_MAX).contains(&why.len())
                 && why.bytes().all(|it| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'_'))
         };
-        let reason = Some(why.clone()).filter(|why| is_word(why));
-        self.life.set_reason(DropReason::Rejected(why));
+        let reason = why.filter(|why| is_word(why));
         let mut stream = self.take_stream();
         // Nothing was written since the hello: there is room for it. And an end without it says the same.
         let mut cx = Context::from_waker(Waker::noop());
@@ -283,7 +283,7 @@ impl Drop for Session {
         if self.life.must_reset() {
             stream.reset_on_close();
         } else if self.offer.is_some() {
-            self.turn_down("closed".to_owned());
+            self.turn_down(None);
         } else if stream.is_encrypted() {
             // What TLS has not handed to the socket yet would be lost with it, and the end too.
             let mut stream = self.take_stream();

@@ -9,6 +9,7 @@ mod blocking;
 #[cfg(all(feature = "exec", target_os = "linux"))]
 mod exec;
 mod forward;
+mod joining;
 mod keeping;
 mod leaving;
 mod scripted;
