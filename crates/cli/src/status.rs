@@ -2,18 +2,16 @@
 //! changes nothing.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use relayserver_config::RelayFile;
 use relayserver_relay::STATUS_SOCKET;
 use serde_json::{Map, Value};
 
 use crate::exit::{self, Exit};
+use crate::operator::Which;
 
 /// How long the relay may take to answer. It is on this machine, and the answer a megabyte at most.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,13 +19,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tell what a relay on this machine is doing.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// The relay's configuration, which names its state directory
-    #[arg(long, value_name = "FILE", required_unless_present = "state_dir")]
-    config: Option<PathBuf>,
-
-    /// The relay's state directory
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
 
     /// Print the JSON as the relay gives it
     #[arg(long)]
@@ -48,7 +41,7 @@ pub(crate) fn run(args: &StatusArgs) -> Exit {
 }
 
 fn status(args: &StatusArgs) -> Result<String, String> {
-    let directory = state_dir(args)?;
+    let directory = args.which.state_path()?;
     let path = directory.join(STATUS_SOCKET);
     let text = ask(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -59,20 +52,6 @@ fn status(args: &StatusArgs) -> Result<String, String> {
     let status: Value = serde_json::from_str(&text)
         .map_err(|error| format!("the relay's answer is cut off, or no status: {error}"))?;
     Ok(if args.json { text } else { tables(&status) })
-}
-
-fn state_dir(args: &StatusArgs) -> Result<PathBuf, String> {
-    if let Some(directory) = &args.state_dir {
-        return Ok(directory.clone());
-    }
-    let file = args.config.clone().unwrap_or_default();
-    let name = file.display().to_string();
-    let text = fs::read_to_string(&file).map_err(|error| format!("cannot read {name}: {error}"))?;
-    // Whether the relay may be open to others is not asked here.
-    let insecure = true;
-    let parsed = RelayFile::parse(&text, &name, insecure).map_err(|errors| errors.to_string())?;
-    let directory = parsed.relay.state_dir;
-    directory.ok_or_else(|| format!("{name} names no state_dir: name it with --state-dir"))
 }
 
 fn ask(path: &std::path::Path) -> io::Result<String> {
@@ -169,6 +148,9 @@ fn table(title: &[&str], rows: Vec<Vec<String>>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
     use serde_json::json;
 
     use super::*;
@@ -219,8 +201,10 @@ token_unknown  12
     #[test]
     fn without_a_relay_it_says_so() {
         let directory = tempfile::tempdir().unwrap();
-        let args =
-            |config: Option<PathBuf>, state_dir| StatusArgs { config, state_dir, json: true };
+        let args = |config: Option<PathBuf>, state_dir| StatusArgs {
+            which: Which { config, state_dir },
+            json: true,
+        };
         let expected =
             Err(format!("no relay runs with the state directory {}", directory.path().display()));
         assert_eq!(status(&args(None, Some(directory.path().to_owned()))), expected);
@@ -228,10 +212,7 @@ token_unknown  12
         drop(listener.unwrap());
         let file = directory.path().join("relay.toml");
         fs::write(&file, format!("[relay]\nstate_dir = {:?}\n", directory.path())).unwrap();
-        assert_eq!(status(&args(Some(file.clone()), None)), expected, "a relay that has died");
-        fs::write(&file, "[relay]\n").unwrap();
-        let error = status(&args(Some(file), None)).unwrap_err();
-        assert!(error.ends_with("names no state_dir: name it with --state-dir"), "{error}");
+        assert_eq!(status(&args(Some(file), None)), expected, "a relay that has died");
     }
 
     #[test]
@@ -245,7 +226,7 @@ token_unknown  12
         });
         let state_dir = Some(directory.path().to_owned());
         assert_eq!(
-            status(&StatusArgs { config: None, state_dir, json: true }),
+            status(&StatusArgs { which: Which { config: None, state_dir }, json: true }),
             Ok(text.to_owned())
         );
         telling.join().unwrap();

@@ -184,6 +184,11 @@ impl GrantId {
     pub fn new(id: &str) -> GrantId {
         GrantId(Arc::from(id))
     }
+
+    /// The token's public part.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for GrantId {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Places;
 use crate::assignment::Assignments;
 use crate::config::Access;
-use crate::grants::KnownTokens;
+use crate::grants::{GrantSource, KnownTokens};
 
 /// One for all connections of one relay.
 pub(crate) struct Context {
@@ -21,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) access: Access,
     /// What this relay's TLS is; `None`: it is off.
     pub(crate) tls: Option<ServerTls>,
+    /// Where tokens come from.
+    pub(crate) grants: Option<Arc<dyn GrantSource>>,
     /// The tokens that the book knows.
     pub(crate) tokens: Arc<KnownTokens>,
     pub(crate) accept_timeout: Duration,

@@ -17,6 +17,11 @@ use crate::assignment::Assignments;
 pub trait GrantSource: fmt::Debug + Send + Sync + 'static {
     /// The tokens now, and as they change.
     fn watch(&self) -> watch::Receiver<Arc<Tokens>>;
+
+    /// A host has shown the token with this id, and serves. May block for a moment.
+    fn used(&self, id: &str) {
+        let _nobody_wants_to_know = id;
+    }
 }
 
 /// The tokens that a relay knows, by their ids.

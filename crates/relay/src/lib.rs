@@ -25,6 +25,7 @@ mod record;
 mod relay;
 mod session;
 mod snapshot;
+pub mod state;
 mod status;
 mod talk;
 
@@ -33,8 +34,8 @@ pub use error::BindError;
 pub use grants::{FixedGrants, GrantSource, TokenRecord, Tokens};
 pub use relay::{Relay, RelayHandle};
 pub use relayserver_core::{
-    BookSnapshot, GrantId, HostId, HostSnapshot, Limits, MemberSnapshot, Occupancy, Reason,
-    ServiceLimits, ServiceName, ServiceSnapshot,
+    BookSnapshot, GrantId, HostId, HostSnapshot, InvalidServicePattern, Limits, MemberSnapshot,
+    Occupancy, Reason, Role, ServiceLimits, ServiceName, ServicePattern, ServiceSnapshot,
 };
 pub use snapshot::{Counts, ReasonCounts, Snapshot};
 pub use status::STATUS_SOCKET;

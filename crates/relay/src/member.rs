@@ -114,6 +114,9 @@ pub(crate) async fn serve(
     };
     let answer = host_port::answer(0, &stream, Some(AnswerV2::Welcome(welcome)), context)?;
     channel::send(&mut stream, &answer, context.hello_timeout).await?;
+    if let (Some(grants), Some(id)) = (&context.grants, &grant) {
+        grants.used(id.as_str());
+    }
     let _home = context.places.host_at(peer.ip());
     let token = grant.map(tracing::field::display);
     debug!(host.id = %host, host.addr = %peer, token, "command channel up");

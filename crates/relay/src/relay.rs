@@ -147,6 +147,7 @@ impl Relay {
             places: Arc::new(Places::new(&config.limits)),
             access: config.access,
             tls: config.tls,
+            grants: config.grants,
             tokens: Arc::clone(&tokens),
             accept_timeout: config.accept_timeout,
             patience: config.patience,

@@ -151,11 +151,14 @@ impl Link {
                 .map(|answer| (stream, answer))
                 .map_err(|fault| Trouble::at(Port::Hosts, &address, fault))
         };
-        timeout(limits::HELLO_TIMEOUT, saying).await.unwrap_or_else(|_elapsed| {
-            let waited = limits::HELLO_TIMEOUT;
-            let fault = Fault::Lost(format!("has not answered a hello within {waited:?}"));
-            Err(Trouble::at(Port::Hosts, &address, fault))
-        })
+        match timeout(limits::HELLO_TIMEOUT, saying).await {
+            Ok(said) => said,
+            Err(_elapsed) => {
+                let waited = limits::HELLO_TIMEOUT;
+                let fault = Fault::Lost(format!("has not answered a hello within {waited:?}"));
+                Err(Trouble::at(Port::Hosts, &address, fault))
+            }
+        }
     }
 
     #[cfg(not(feature = "tls"))]
