@@ -75,7 +75,7 @@ pub(crate) struct RelayArgs {
     pub(crate) clients_port: u16,
 
     /// Open to the world, with TLS and tokens: the address that hosts dial, HOST or HOST:PORT
-    #[arg(long, value_name = "ADDR", value_parser = public_address, conflicts_with_all = ["v1_allow", "insecure"])]
+    #[arg(long, value_name = "ADDR", value_parser = public_address, conflicts_with_all = ["v1_allow", "insecure", "listen_command"])]
     pub(crate) public: Option<HostPort>,
 
     /// Read the relay's configuration from a file instead of the flags below
@@ -348,7 +348,7 @@ pub(crate) fn public_address(text: &str) -> Result<HostPort, String> {
         "expected the relay's public name or address, like relay.example.com".to_owned()
     })?;
     let is_everywhere =
-        address.host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        address.host.parse::<IpAddr>().is_ok_and(|it| it.to_canonical().is_unspecified());
     if is_everywhere || text.ends_with(":0") {
         return Err("expected an address that hosts can dial, like relay.example.com".to_owned());
     }

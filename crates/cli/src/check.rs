@@ -31,19 +31,31 @@ pub(crate) fn run(args: &CheckArgs) -> Exit {
             exit::print(&effective.iter().map(|it| format!("{it}\n")).collect::<String>())
         }
         Ok((kind, _)) => exit::print(&format!("{}: a sound {kind}\n", args.file.display())),
-        Err(message) => exit::failure(&message),
+        Err(message) => exit::failed_check(&message),
     }
 }
 
 fn check(path: &Path, insecure: bool) -> Result<(&'static str, Vec<Effective>), String> {
     let (text, name) = (read_text(path)?, path.display().to_string());
     let kind = kind_of(&text).map_err(|unknown| format!("{name}: {unknown}"))?;
-    let effective = match kind {
-        FileKind::Relay => RelayFile::parse(&text, &name, insecure)
-            .map(|file| ("relay.toml", file.effective().to_vec())),
-        FileKind::Host => {
-            HostFile::parse(&text, &name).map(|file| ("host.toml", file.effective().to_vec()))
+    match kind {
+        FileKind::Relay => {
+            let file = RelayFile::parse(&text, &name, insecure).map_err(|it| it.to_string())?;
+            has_services(&name, file.services.len(), "listen")?;
+            Ok(("relay.toml", file.effective().to_vec()))
         }
-    };
-    effective.map_err(|errors| errors.to_string())
+        FileKind::Host => {
+            let file = HostFile::parse(&text, &name).map_err(|it| it.to_string())?;
+            has_services(&name, file.services.len(), "forward")?;
+            Ok(("host.toml", file.effective().to_vec()))
+        }
+    }
+}
+
+/// A file without services is of no use to anybody.
+pub(crate) fn has_services(file: &str, count: usize, key: &str) -> Result<(), String> {
+    match count {
+        0 => Err(format!("{file} names no service: add [services.default] with `{key}`")),
+        _ => Ok(()),
+    }
 }

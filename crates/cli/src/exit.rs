@@ -48,6 +48,12 @@ pub(crate) fn failure(message: &str) -> Exit {
     Exit::Failure
 }
 
+/// Says what is wrong with a file, a line for each error, which begins with the file's name.
+pub(crate) fn failed_check(message: &str) -> Exit {
+    let _printed = writeln!(io::stderr(), "{message}");
+    Exit::Failure
+}
+
 /// Says why the relay will not have this host.
 pub(crate) fn refused(message: &str) -> Exit {
     say(message);

@@ -8,7 +8,8 @@ use relayserver_config::HostFile;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::args::{HostArgs, RelayArg};
+use crate::args::{HostArgs, LogFormat, RelayArg};
+use crate::check::has_services;
 use crate::exit::{self, Exit};
 use crate::operator::read_text;
 use crate::signals::Leaving;
@@ -23,6 +24,8 @@ pub(crate) struct Host {
     targets: Targets,
     /// The relay, for the log: its address, and no secret.
     relay: String,
+    /// Whether a person is told where clients connect; programs read it in the log.
+    says_where: bool,
 }
 
 impl Host {
@@ -30,7 +33,11 @@ impl Host {
     pub(crate) fn of(args: &HostArgs) -> Result<Host, String> {
         let file = args.config.as_deref().map(read_host_file).transpose()?;
         let targets = match &file {
-            Some(file) => Targets::of_file(file)?,
+            Some(file) => {
+                let name = args.config.clone().unwrap_or_default().display().to_string();
+                has_services(&name, file.services.len(), "forward")?;
+                Targets::of_file(file)?
+            }
             None => Targets::of_flags(args)?,
         };
         let (builder, relay) = match join(args, file.as_ref())? {
@@ -44,7 +51,8 @@ impl Host {
             }
         };
         let builder = builder.hosts_port(args.hosts_port).command_port(args.command_port);
-        Ok(Host { builder: targets.add_to(builder), targets, relay })
+        let says_where = args.logging.log_format == LogFormat::Text;
+        Ok(Host { builder: targets.add_to(builder), targets, relay, says_where })
     }
 
     /// Whether sessions run programs.
@@ -85,7 +93,7 @@ fn read_host_file(path: &Path) -> Result<HostFile, String> {
 
 /// Runs a host until it is told to leave, or its relay will not have it.
 pub(crate) async fn run(host: Host, drain_timeout: Duration, until_stdin_closes: bool) -> Exit {
-    let Host { builder, targets, relay } = host;
+    let Host { builder, targets, relay, says_where } = host;
     info!(relay, target = %targets, "host started");
     let mut leaving = match Leaving::new(until_stdin_closes) {
         Ok(leaving) => leaving,
@@ -100,7 +108,7 @@ pub(crate) async fn run(host: Host, drain_timeout: Duration, until_stdin_closes:
             Err(error) => return failed(&error),
         },
     };
-    let saying = tokio::spawn(say_where(listener.status(), targets.clone()));
+    let saying = says_where.then(|| tokio::spawn(say_where(listener.status(), targets.clone())));
     let serving = async {
         let served = listener.serve(targets).await;
         finish(&listener, drain_timeout).await;
@@ -111,7 +119,9 @@ pub(crate) async fn run(host: Host, drain_timeout: Duration, until_stdin_closes:
     };
     let (drain, abort) = (|| listener.close(), || listener.abort());
     let exit = leaving.drain_on_signal(serving, drain, abort).await;
-    saying.abort();
+    if let Some(saying) = saying {
+        saying.abort();
+    }
     exit
 }
 

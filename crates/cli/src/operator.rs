@@ -35,12 +35,20 @@ pub(crate) struct Operator {
 }
 
 impl Which {
-    /// Reads the configuration, where one is named, and opens the state directory.
+    /// Reads the configuration, where one is named, and opens the state directory, which must be there.
     pub(crate) fn open(&self) -> Result<Operator, String> {
         // Whether the relay may be open to others is its own matter, when it starts.
         let insecure = true;
         let file =
             self.config.as_deref().map(|path| read_relay_file(path, insecure)).transpose()?;
+        let path = state_path(file.as_ref(), self.state_dir.as_deref())?;
+        let state = StateDir::existing(&path).map_err(|error| about_state(&error))?;
+        Ok(Operator { file, state })
+    }
+
+    /// The same, where the state directory is made if there is none.
+    pub(crate) fn open_or_make(&self) -> Result<Operator, String> {
+        let file = self.config.as_deref().map(|path| read_relay_file(path, true)).transpose()?;
         Operator::open(file, self.state_dir.as_deref())
     }
 
@@ -63,6 +71,14 @@ impl Operator {
 
     /// What join lines name: `--public`, else what the configuration says, else the address that is listened on, where that is one.
     pub(crate) fn public(&self, flag: Option<&HostPort>) -> Result<HostPort, String> {
+        let public = self.public_or_none(flag)?;
+        // Nobody can dial port 0, nor what no join line can say.
+        let token = Token::generate("sample").map_err(|error| error.to_string())?;
+        Join::new(token, vec![public.clone()], Vec::new()).map_err(|error| error.to_string())?;
+        Ok(public)
+    }
+
+    fn public_or_none(&self, flag: Option<&HostPort>) -> Result<HostPort, String> {
         let listen = self.file.as_ref().map(|file| file.relay.listen);
         let said = self.file.as_ref().and_then(|file| file.relay.public.clone());
         let port = listen.map_or(HOSTS_PORT, |listen| listen.port());
@@ -76,7 +92,7 @@ impl Operator {
             return Ok(HostPort { host: said.host, port: said.port.unwrap_or(port) });
         }
         match listen {
-            Some(listen) if !listen.ip().is_unspecified() => {
+            Some(listen) if !listen.ip().to_canonical().is_unspecified() => {
                 Ok(HostPort { host: listen.ip().to_string(), port })
             }
             _ => Err("a join line must name an address that hosts can dial, and none is guessed: name it \
@@ -102,21 +118,23 @@ impl Operator {
         }
     }
 
-    /// A join line for `token`. An operator's own certificate is judged by name and date, and pinned only where that is asked for.
-    pub(crate) fn join(
+    /// The pins that a join line names. An operator's own certificate is judged by name and date, and pinned only where that is
+    /// asked for.
+    pub(crate) fn pins_of_join(
         &self,
-        token: Token,
-        public: HostPort,
+        public: &HostPort,
         pins_certificate: bool,
-    ) -> Result<Join, String> {
-        let pins = match self.kind() {
-            Tls::Off => {
-                return Err("join lines take TLS, which is off in the configuration".to_owned());
-            }
-            Tls::Files { .. } if !pins_certificate => Vec::new(),
-            _ => self.pins(Some(&public))?,
-        };
-        Join::new(token, vec![public], pins).map_err(|error| error.to_string())
+    ) -> Result<Vec<Pin>, String> {
+        match self.kind() {
+            Tls::Off => Err("join lines take TLS, which is off in the configuration".to_owned()),
+            Tls::Files { .. } if !pins_certificate => Ok(Vec::new()),
+            _ => self.pins(Some(public)),
+        }
+    }
+
+    /// The join line with `token`.
+    pub(crate) fn join(token: Token, public: HostPort, pins: Vec<Pin>) -> Result<Join, StateError> {
+        Join::new(token, vec![public], pins).map_err(|error| StateError::Useless(error.to_string()))
     }
 
     /// The pins of the relay's key, and of the one that is to follow.

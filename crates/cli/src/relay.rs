@@ -15,6 +15,7 @@ use relayserver_transport::HostPort;
 use tracing::info;
 
 use crate::args::RelayArgs;
+use crate::check::has_services;
 use crate::exit::{self, Exit};
 use crate::operator::{Operator, about_state, read_relay_file};
 use crate::signals::Leaving;
@@ -52,7 +53,11 @@ fn start(args: &RelayArgs) -> Result<Relay, String> {
     if !is_open {
         return bind(config);
     }
-    let public = operator.public(args.public.as_ref()).ok();
+    let public = args.public.clone().map(|HostPort { host, port }| {
+        let port = if port == 0 { config.hosts.port() } else { port };
+        HostPort { host, port }
+    });
+    let public = operator.public(public.as_ref()).ok();
     config.tls = operator.tls(public.as_ref())?;
     config.public_host = public.as_ref().map(|public| public.host.clone());
     if config.tls.is_some() {
@@ -79,15 +84,18 @@ fn make_first_token(operator: &Operator, public: Option<&HostPort>) -> Result<()
         info!("no token yet, and no address for its join line: name it with --public");
         return Ok(());
     };
-    let everything = "*".parse().into_iter().collect();
-    let terms = TokenTerms { role: Role::Host, services: everything, expires: None };
-    let token = match state.create_token(FIRST_TOKEN, terms) {
-        // Another relay has just started here too.
-        Err(StateError::TokenExists(_)) => return Ok(()),
-        made => made.map_err(|error| about_state(&error))?,
+    let pins = operator.pins_of_join(public, false)?;
+    let services = "*".parse().into_iter().collect();
+    let terms = TokenTerms { role: Role::Host, services, expires: None };
+    let keep = |token| {
+        let join = Operator::join(token, public.clone(), pins)?;
+        state.write_first_join(&join.expose())
     };
-    let join = operator.join(token, public.clone(), false)?;
-    state.write_first_join(&join.expose()).map_err(|error| about_state(&error))
+    match state.create_token(FIRST_TOKEN, terms, keep) {
+        // Another relay has just started here too.
+        Err(StateError::TokenExists(_)) => Ok(()),
+        made => made.map_err(|error| about_state(&error)),
+    }
 }
 
 /// Shows the first join line once, on a terminal; where there is none, says where it is.
@@ -108,7 +116,10 @@ fn show_first_join(operator: &Operator, relay: &Relay) -> Result<(), String> {
         "hosts {} (TLS, token){clients}\non the machine to reach, run (shown once):\n  relayserver host {line} --forward 22\n",
         relay.hosts_addr()
     );
-    exit::print(&text);
+    match exit::print(&text) {
+        Exit::Success => {}
+        _ => return Ok(()),
+    }
     state.remove_first_join().map_err(|error| about_state(&error))
 }
 
@@ -160,13 +171,8 @@ fn of_flags(args: &RelayArgs) -> Config {
 /// What the configuration file says.
 fn of_file(file: &RelayFile, args: &RelayArgs) -> Result<Config, String> {
     let relay = &file.relay;
-    if file.services.is_empty() {
-        let path = args.config.clone().unwrap_or_default();
-        return Err(format!(
-            "{} names no service: clients could ask for nothing. Add [services.default] with `listen`",
-            path.display()
-        ));
-    }
+    let name = args.config.clone().unwrap_or_default().display().to_string();
+    has_services(&name, file.services.len(), "listen")?;
     let services = file.services.iter().map(|(name, service)| {
         let limits = ServiceLimits {
             sessions_max: service.max_sessions.map(Into::into),

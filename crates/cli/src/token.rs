@@ -9,7 +9,7 @@ use relayserver_transport::HostPort;
 
 use crate::args;
 use crate::exit::{self, Exit};
-use crate::operator::{Which, about_state};
+use crate::operator::{Operator, Which, about_state};
 
 /// Make tokens for hosts, and take them back.
 #[derive(Debug, Args)]
@@ -103,10 +103,8 @@ pub(crate) fn run(args: &TokenArgs) -> Exit {
 }
 
 fn create(args: &CreateArgs) -> Result<String, String> {
-    let operator = args.which.open()?;
-    // Before there is a token that nobody could use.
+    let operator = args.which.open_or_make()?;
     let public = operator.public(args.public.as_ref())?;
-    operator.pins(Some(&public))?;
     let everything = || "*".parse().into_iter().collect();
     let services = if args.service.is_empty() { everything() } else { args.service.clone() };
     let role = match args.role {
@@ -121,10 +119,11 @@ fn create(args: &CreateArgs) -> Result<String, String> {
         }
     };
     let terms = TokenTerms { role, services, expires };
-    let token =
-        operator.state.create_token(&args.name, terms).map_err(|error| about_state(&error))?;
-    let join = operator.join(token, public, args.pin)?;
-    Ok(format!("{}\n", join.expose()))
+    // Before the token is stored: it takes the lock too.
+    let pins = operator.pins_of_join(&public, args.pin)?;
+    let join = |token| Operator::join(token, public, pins);
+    let join = operator.state.create_token(&args.name, terms, join);
+    join.map(|join| format!("{}\n", join.expose())).map_err(|error| about_state(&error))
 }
 
 fn revoke(args: &RevokeArgs) -> Result<String, String> {

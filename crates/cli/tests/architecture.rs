@@ -26,7 +26,7 @@ fn allowed(name: &str) -> Option<Vec<&'static str>> {
         name if INNER.contains(&name) || name == CONFIG => Some(Vec::new()),
         "relayserver-relay" | SDK => Some(INNER.to_vec()),
         "relayserver-admin" => Some(vec!["relayserver-relay"]),
-        "relayserver-testing" => Some(vec!["relayserver-relay", SDK]),
+        "relayserver-testing" => Some(vec!["relayserver-relay", "relayserver-transport", SDK]),
         CLI => {
             Some([&INNER[..], &["relayserver-relay", SDK, "relayserver-admin", CONFIG]].concat())
         }

@@ -170,7 +170,9 @@ impl Keeper {
     /// Whether clients can be served: the command channel is up, and there are channels, or the relay answers for more.
     pub fn is_ready(&self) -> bool {
         let has_channels = self.channels.len() > self.dialling;
-        matches!(self.command, Command::Up { .. }) && (has_channels || self.backoff.has_answered())
+        // Where the relay has answered on the command channel, it has taken this host.
+        let is_taken = self.channels_need_command || self.backoff.has_answered();
+        matches!(self.command, Command::Up { .. }) && (has_channels || is_taken)
     }
 
     /// How many channels are held: idle, or under way.

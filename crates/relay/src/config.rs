@@ -159,8 +159,12 @@ impl Config {
 
 /// Whether who listens on one of them has the other too, or some of it.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let anywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || anywhere)
+    // All addresses of version 6 are those of version 4 too.
+    let covers = |all: SocketAddr, one: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
+    let same = one.ip() == other.ip() || covers(one, other) || covers(other, one);
+    one.port() == other.port() && one.port() != 0 && same
 }
 
 /// From where connections without TLS are accepted. Version 1 has no authentication: whoever may connect may serve.

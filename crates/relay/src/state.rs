@@ -83,6 +83,12 @@ pub enum StateError {
     /// The key and the certificate cannot be used or made.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A token was made and is of no use: it was not stored.
+    #[error("{0}")]
+    Useless(String),
+    /// There is no such directory.
+    #[error("{}: there is no state directory; a relay makes it on its first start", .0.display())]
+    Missing(PathBuf),
     /// There is no key to change to.
     #[error("there is no next key: make it first, with `relayserver key next`")]
     NoNextKey,
@@ -102,6 +108,14 @@ impl StateDir {
             return Err(StateError::WritableByOthers { path: path.to_owned(), mode });
         }
         Ok(StateDir { path: path.to_owned() })
+    }
+
+    /// Opens the directory at `path`, which must be there.
+    ///
+    /// # Errors
+    /// As [`open`](StateDir::open), and where there is none.
+    pub fn existing(path: &Path) -> Result<StateDir, StateError> {
+        if path.is_dir() { StateDir::open(path) } else { Err(StateError::Missing(path.to_owned())) }
     }
 
     /// Where it is.
@@ -199,7 +213,8 @@ impl StateDir {
 
     fn rename(&self, from: &str, to: &str) -> Result<(), StateError> {
         let (from, to) = (self.path.join(from), self.path.join(to));
-        fs::rename(&from, to).map_err(|source| StateError::Io { path: from, source })
+        let rename = || fs::rename(&from, to).and_then(|()| File::open(&self.path)?.sync_all());
+        rename().map_err(|source| StateError::Io { path: from.clone(), source })
     }
 
     fn damaged(&self, name: &str, detail: impl Into<String>) -> StateError {

@@ -28,8 +28,9 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use relayserver_core::{Role, ServicePattern};
-use relayserver_relay::{FixedGrants, Relay, RelayHandle, ServiceName, TokenRecord, Tokens};
+use relayserver_relay::{
+    FixedGrants, Relay, RelayHandle, Role, ServiceName, ServicePattern, TokenRecord, Tokens,
+};
 use relayserver_transport::{HostPort, ServerTls, Token, generate_identity};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};

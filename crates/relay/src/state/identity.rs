@@ -19,6 +19,10 @@ impl StateDir {
     /// It cannot be read, made or used.
     pub fn identity(&self, names: &[String]) -> Result<ServerTls, StateError> {
         let _locked = self.lock()?;
+        self.current(names)
+    }
+
+    fn current(&self, names: &[String]) -> Result<ServerTls, StateError> {
         self.finish_switch()?;
         match self.load(CERTIFICATE, KEY)? {
             Some(identity) => Ok(identity),
@@ -31,7 +35,8 @@ impl StateDir {
     /// # Errors
     /// As [`identity`](StateDir::identity).
     pub fn pins(&self, names: &[String]) -> Result<Vec<Pin>, StateError> {
-        let current = self.identity(names)?.pin();
+        let _locked = self.lock()?;
+        let current = self.current(names)?.pin();
         let next = self.load(NEXT_CERTIFICATE, NEXT_KEY)?.map(|next| next.pin());
         Ok([current].into_iter().chain(next).collect())
     }

@@ -56,11 +56,17 @@ impl StateDir {
         Ok(self.read(FILE)?.is_some())
     }
 
-    /// Makes a token. A name is used once: one that was revoked does not come back as another.
+    /// Makes a token, and stores it once `keep` has made something of it that can be used, as a join line. A name is used once: one
+    /// that was revoked does not come back as another.
     ///
     /// # Errors
-    /// The name is none, or has been used; or the file cannot be changed.
-    pub fn create_token(&self, name: &str, terms: TokenTerms) -> Result<Token, StateError> {
+    /// The name is none, or has been used; `keep` failed; or the file cannot be changed.
+    pub fn create_token<T>(
+        &self,
+        name: &str,
+        terms: TokenTerms,
+        keep: impl FnOnce(Token) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
         let token = Token::generate(name)?;
         let TokenTerms { role, services, expires } = terms;
         let record = TokenRecord {
@@ -76,8 +82,10 @@ impl StateDir {
             return Err(StateError::TokenExists(name.to_owned()));
         }
         entries.push(TokenEntry { name: name.to_owned(), record, created: SystemTime::now() });
+        // What is stored and was never told to anybody would be in the way for ever.
+        let kept = keep(token)?;
         self.write(FILE, &written(&entries))?;
-        Ok(token)
+        Ok(kept)
     }
 
     /// Takes a token back. One that was taken back stays so.
@@ -120,7 +128,7 @@ fn entry_to_json(TokenEntry { name, record, created }: &TokenEntry) -> Value {
         "role": match record.role { Role::Host => "host", Role::Client => "client" },
         "services": services,
         "created": seconds(*created),
-        "expires": record.expires.map(seconds),
+        "expires": record.expires.map(|expires| seconds(expires + Duration::from_millis(999))),
         "revoked": record.revoked,
     })
 }
@@ -203,9 +211,9 @@ mod tests {
     fn tokens_read_back_as_they_were_made_without_their_secrets() {
         let (_folder, state) = state();
         assert!(!state.has_tokens().unwrap());
-        let token = state.create_token("laptop", terms()).unwrap();
+        let token = state.create_token("laptop", terms(), Ok).unwrap();
         let other = TokenTerms { role: Role::Client, expires: None, ..terms() };
-        state.create_token("phone", other).unwrap();
+        state.create_token("phone", other, Ok).unwrap();
         state.revoke_token("phone").unwrap();
         let entries = state.tokens().unwrap();
         let names: Vec<&str> = entries.iter().map(|it| it.name.as_str()).collect();
@@ -224,13 +232,16 @@ mod tests {
     #[test]
     fn a_name_is_used_once_and_an_unknown_one_is_told_with_those_there_are() {
         let (_folder, state) = state();
-        state.create_token("laptop", terms()).unwrap();
+        state.create_token("laptop", terms(), Ok).unwrap();
         state.revoke_token("laptop").unwrap();
-        let again = state.create_token("laptop", terms()).unwrap_err();
+        let again = state.create_token("laptop", terms(), Ok).unwrap_err();
         assert!(matches!(again, StateError::TokenExists(_)), "{again}");
+        let useless = |_: Token| Err::<(), _>(StateError::Useless("no address".to_owned()));
+        assert!(state.create_token("phone", terms(), useless).is_err());
+        assert!(state.create_token("phone", terms(), Ok).is_ok(), "the name was not used up");
         let unknown = state.revoke_token("latpop").unwrap_err().to_string();
-        assert_eq!(unknown, "there is no token \"latpop\"; there is laptop");
-        assert!(matches!(state.create_token("a b", terms()), Err(StateError::Token(_))));
+        assert_eq!(unknown, "there is no token \"latpop\"; there is laptop, phone");
+        assert!(matches!(state.create_token("a b", terms(), Ok), Err(StateError::Token(_))));
     }
 
     #[test]
@@ -239,7 +250,8 @@ mod tests {
         std::thread::scope(|scope| {
             for number in 0..16 {
                 let state = &state;
-                scope.spawn(move || state.create_token(&format!("t{number}"), terms()).unwrap());
+                scope
+                    .spawn(move || state.create_token(&format!("t{number}"), terms(), Ok).unwrap());
             }
         });
         assert_eq!(state.tokens().unwrap().len(), 16);
@@ -248,7 +260,7 @@ mod tests {
     #[test]
     fn everything_is_its_owners_alone() {
         let (_folder, state) = state();
-        state.create_token("laptop", terms()).unwrap();
+        state.create_token("laptop", terms(), Ok).unwrap();
         state.identity(&[]).unwrap();
         state.next_pin(&[]).unwrap();
         state.switch_key().unwrap();
@@ -299,7 +311,7 @@ mod tests {
             state.write(FILE, text.as_bytes()).unwrap();
             for outcome in [
                 state.tokens().map(drop),
-                state.create_token("a", terms()).map(drop),
+                state.create_token("a", terms(), Ok).map(drop),
                 state.revoke_token("a"),
             ] {
                 assert!(matches!(outcome, Err(StateError::Damaged { .. })), "{text}");

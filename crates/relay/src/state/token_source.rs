@@ -137,7 +137,7 @@ mod tests {
         let state = StateDir::open(&folder.path().join("state")).unwrap();
         let source = TokenSource::follow(&state).unwrap();
         let mut tokens = source.watch();
-        state.create_token("laptop", terms()).unwrap();
+        state.create_token("laptop", terms(), Ok).unwrap();
         timeout(DEADLINE, tokens.changed()).await.unwrap().unwrap();
         assert!(!tokens.borrow_and_update().get("laptop").unwrap().revoked);
 
@@ -147,7 +147,7 @@ mod tests {
         assert!(timeout(LOOK_EVERY * 3, tokens.changed()).await.is_err());
         assert!(tokens.borrow().get("laptop").is_some(), "the last good ones hold");
 
-        state.create_token("other", terms()).unwrap();
+        state.create_token("other", terms(), Ok).unwrap();
         state.revoke_token("other").unwrap();
         let heard = async {
             while !tokens.borrow_and_update().get("other").is_some_and(|it| it.revoked) {
