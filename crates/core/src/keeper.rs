@@ -68,6 +68,8 @@ pub struct Keeper {
     command_losses: u32,
     /// Whether a channel takes what only a live command channel has told, as in version 2.
     channels_need_command: bool,
+    /// Whether a channel was answered since the command channel was.
+    channel_was_answered: bool,
     /// Until when the relay wants to be left alone.
     held_until: Time,
     channels: BTreeMap<Slot, Channel>,
@@ -128,6 +130,7 @@ impl Keeper {
             command: Command::Down { retry_at: Time::ZERO },
             command_losses: 0,
             channels_need_command: false,
+            channel_was_answered: false,
             held_until: Time::ZERO,
             channels: BTreeMap::new(),
             dialling: 0,
@@ -170,9 +173,12 @@ impl Keeper {
     /// Whether clients can be served: the command channel is up, and there are channels, or the relay answers for more.
     pub fn is_ready(&self) -> bool {
         let has_channels = self.channels.len() > self.dialling;
-        // Where the relay has answered on the command channel, it has taken this host.
-        let is_taken = self.channels_need_command || self.backoff.has_answered();
-        matches!(self.command, Command::Up { .. }) && (has_channels || is_taken)
+        // In version 2 an answer on the command channel is one, too; what clients can use are channels.
+        let had_channels = match self.channels_need_command {
+            true => self.channel_was_answered,
+            false => self.backoff.has_answered(),
+        };
+        matches!(self.command, Command::Up { .. }) && (has_channels || had_channels)
     }
 
     /// How many channels are held: idle, or under way.
@@ -203,6 +209,7 @@ impl Keeper {
     /// The command channel is connected, and the relay has answered on it (version 2): it is proven.
     pub fn handle_command_answered(&mut self, now: Time) {
         self.channels_need_command = true;
+        self.channel_was_answered = false;
         if let Command::Dialling { round } = self.command {
             self.backoff.answered(round);
             self.backoff.settled(round);
@@ -287,6 +294,7 @@ impl Keeper {
         if let Some(Channel::Dialling { round, pool }) = self.channels.get(&slot) {
             let idle = Idle { id, pool: *pool, since: now, round: *round };
             self.backoff.answered(idle.round);
+            self.channel_was_answered = true;
             self.dialling -= 1;
             self.channels.insert(slot, Channel::Idle(idle));
             self.by_id.insert(id, slot);

@@ -51,18 +51,19 @@ pub(crate) async fn admit(
 ) -> Result<Admitted, Refusal> {
     let Asked { host, token, services, last_key } = asked;
     let grant = match token {
-        Some(token) => match grant_of(&token, context) {
-            Ok(grant) => Some(grant),
-            Err(refusal) => {
+        Some(token) => Some(match grant_of(&token, context) {
+            Ok(grant) => grant,
+            Err(_wrong) => {
                 place.punish();
                 tokio::select! {
                     () = sleep(WRONG_TOKEN_DELAY) => {}
                     () = place.lost() => {}
                     () = context.leaving.cancelled() => {}
                 }
-                return Err(refusal);
+                // One that was made a moment ago may not have been heard of yet.
+                grant_of(&token, context)?
             }
-        },
+        }),
         // Where version 1 is served, whoever may be of version 1 may do without.
         None if context.access.allows(peer.ip()) => None,
         None => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use relayserver_relay::Reason;
+use relayserver_relay::{Access, Reason};
 use relayserver_transport::Token;
 use relayserver_wire::hello::{Hello, HelloV2};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,8 +51,8 @@ async fn four_thousand_silent_connections_delay_nobody() {
 /// Shows a wrong token and waits for what comes of it.
 async fn show_wrong_token(relay: Arc<Secure>, token: Token, refused: Arc<AtomicUsize>) {
     let socket = TcpSocket::new_v4().unwrap();
-    let Ok(stream) = socket.connect(relay.hosts_addr()).await else { return };
-    let Ok(mut stream) = relay.tls.connect(stream, "localhost").await else { return };
+    // Plain, as is allowed from here: the places are what matters, and not whose processor is faster at handshakes.
+    let Ok(mut stream) = socket.connect(relay.hosts_addr()).await else { return };
     let Knock { host, role } = Knock::command(Some(&token), &["ssh"]);
     let v2 = Some(HelloV2 { host_id: host, role, features: vec![] });
     let _said = stream.write_all(&Hello { version: 1, v2 }.encode()).await;
@@ -66,7 +66,10 @@ async fn show_wrong_token(relay: Arc<Secure>, token: Token, refused: Arc<AtomicU
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_wrong_tokens_a_second_do_not_keep_a_host_behind_the_same_address_out() {
     const CHANNELS: usize = 20;
-    let relay = Arc::new(Secure::with(|config| config.hello_timeout = HELLO_TIMEOUT));
+    let relay = Arc::new(Secure::with(|config| {
+        config.hello_timeout = HELLO_TIMEOUT;
+        config.access = Access::Loopback;
+    }));
     let host = Arc::new(relay.member("laptop", &["ssh"]).await);
     let wrong = Token::generate("laptop").unwrap();
     let refused = Arc::new(AtomicUsize::new(0));

@@ -50,6 +50,11 @@ impl Secure {
         self.token_with(id, services, |_| {})
     }
 
+    /// Tells the relay of a token that there is.
+    pub(crate) fn token_of(&self, token: &Token, services: &[&str]) {
+        self.tell(token, services, |_| {});
+    }
+
     pub(crate) fn token_with(
         &self,
         id: &str,
@@ -57,6 +62,11 @@ impl Secure {
         change: impl FnOnce(&mut TokenRecord),
     ) -> Token {
         let token = Token::generate(id).unwrap();
+        self.tell(&token, services, change);
+        token
+    }
+
+    fn tell(&self, token: &Token, services: &[&str], change: impl FnOnce(&mut TokenRecord)) {
         let mut record = TokenRecord {
             secret_hash: token.secret_hash(),
             role: Role::Host,
@@ -65,8 +75,7 @@ impl Secure {
             revoked: false,
         };
         change(&mut record);
-        self.grants.change(|tokens| tokens.insert(id, record));
-        token
+        self.grants.change(|tokens| tokens.insert(token.id(), record));
     }
 
     /// A connection to the host port, inside TLS.
