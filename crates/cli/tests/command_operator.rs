@@ -348,6 +348,75 @@ fn the_key_is_changed_without_losing_a_host() {
 }
 
 #[test]
+fn another_certificate_for_the_same_key_keeps_every_host() {
+    if !have(&["openssl"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let certificate = |name: &str| {
+        let subject = format!("/CN={name}");
+        let made = [
+            "req",
+            "-x509",
+            "-key",
+            &path("key.pem"),
+            "-out",
+            &path("cert.pem"),
+            "-days",
+            "2",
+            "-subj",
+            &subject,
+        ];
+        assert!(run(command("openssl", &made)).status.success());
+    };
+    let key = [
+        "genpkey",
+        "-algorithm",
+        "EC",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-out",
+        &path("key.pem"),
+    ];
+    assert!(run(command("openssl", &key)).status.success());
+    certificate("one.example.com");
+    let [hosts, clients] = [free_port(), free_port()];
+    let text = format!(
+        "[relay]\nlisten = \"127.0.0.1:{hosts}\"\ntls = {{ cert = {:?}, key = {:?} }}\nstate_dir = {:?}\n\
+         [services.default]\nlisten = \"127.0.0.1:{clients}\"\n",
+        path("cert.pem"),
+        path("key.pem"),
+        path("state")
+    );
+    fs::write(path("relay.toml"), text).unwrap();
+    let file = path("relay.toml");
+    let start = || {
+        let relay =
+            Program::start(relayserver(&["relay", "--config", &file, "--log-format", "json"]));
+        relay.event("relay ready");
+        relay
+    };
+    let mut relay = start();
+    let by_roots = run(relayserver(&["token", "create", "by-roots", "--config", &file])).stdout;
+    assert!(!by_roots.contains("/fp="), "who vouches for it decides: {by_roots}");
+    let mut host = Program::start(relayserver(&["host", by_roots.trim(), "--echo"]));
+    assert_eq!(host.end().code(), Some(77), "nobody vouches for this one");
+    let join = run(relayserver(&["token", "create", "by-pin", "--pin", "--config", &file])).stdout;
+    let host =
+        Program::start(relayserver(&["host", join.trim(), "--echo", "--log-format", "json"]));
+    host.event("host ready");
+    certificate("two.example.com");
+    relay.signal(Signal::TERM);
+    assert!(relay.end().success());
+    let _relay = start();
+    host.events("host ready", 2);
+    let mut client = client(([127, 0, 0, 1], clients).into());
+    client.write_all(b"a line").unwrap();
+    expect(&mut client, b"a line");
+}
+
+#[test]
 fn what_cannot_be_is_said_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();

@@ -48,7 +48,7 @@ section! {
         /// own, or not at all. Beyond loopback, `"off"` takes `--insecure` on the command line too.
         tls: Tls = Absent::Default(Tls::Auto),
         /// The directory of the relay's own files: key, certificate, tokens. `--state-dir` on the command line goes ahead of it.
-        /// Without either: `$STATE_DIRECTORY`, else `/var/lib/relayserver` for root, else `$XDG_STATE_HOME/relayserver`.
+        /// Without either: `$STATE_DIRECTORY`, else `/var/lib/relayserver` for root, else `$XDG_STATE_HOME/relayserver`, else `~/.local/state/relayserver`.
         state_dir: Option<PathBuf> = Absent::Unset(None),
         /// Its presence switches version 1 of the protocol on, which knows neither encryption nor tokens.
         v1: Option<V1> = Absent::Unset(None),
