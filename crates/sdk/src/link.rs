@@ -151,11 +151,12 @@ impl Link {
                 .map(|answer| (stream, answer))
                 .map_err(|fault| Trouble::at(Port::Hosts, &address, fault))
         };
-        timeout(limits::HELLO_TIMEOUT, saying).await.unwrap_or_else(|_elapsed| {
+        let Ok(said) = timeout(limits::HELLO_TIMEOUT, saying).await else {
             let waited = limits::HELLO_TIMEOUT;
             let fault = Fault::Lost(format!("has not answered a hello within {waited:?}"));
-            Err(Trouble::at(Port::Hosts, &address, fault))
-        })
+            return Err(Trouble::at(Port::Hosts, &address, fault));
+        };
+        said
     }
 
     #[cfg(not(feature = "tls"))]
