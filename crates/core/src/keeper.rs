@@ -167,7 +167,8 @@ impl Keeper {
             Command::Down { .. } | Command::Dialling { .. } | Command::Up { .. } => None,
         };
         // The later of the two; `None` is earlier than any time.
-        command.max(self.backoff.retry_at())
+        let due = command.max(self.backoff.retry_at())?;
+        Some(due.max(self.held_until))
     }
 
     /// Whether clients can be served: the command channel is up, and there are channels, or the relay answers for more.
@@ -228,8 +229,13 @@ impl Keeper {
             self.take(slot);
             self.outputs.push_back(Output::Close(slot));
         }
-        if let Command::Up { .. } = self.command {
-            self.command = Command::Down { retry_at: now };
+        if let Command::Up { since } = self.command {
+            // At once, where that is not all that this relay does.
+            let delay = match self.command_lost_since(now, since) {
+                0 => Duration::ZERO,
+                losses => delay(losses, CEILING_MAX, &mut self.dice),
+            };
+            self.command = Command::Down { retry_at: now + delay };
             self.outputs.push_back(Output::AbandonCommand);
         }
         self.decide(now);
@@ -272,12 +278,9 @@ impl Keeper {
         if let Command::Up { since } = self.command {
             // The next one may be another relay's, with the same ids for other channels.
             self.early.clear();
-            if now - since >= SETTLED {
-                self.command_losses = 0;
-            }
             // Its own count: two hosts at an original relay chase each other's command channel out, and nothing else.
-            let delay = delay(self.command_losses, CEILING_MAX, &mut self.dice);
-            self.command_losses = self.command_losses.saturating_add(1);
+            let losses = self.command_lost_since(now, since);
+            let delay = delay(losses, CEILING_MAX, &mut self.dice);
             self.command = Command::Down { retry_at: now + delay };
             let ended = |channel: &Channel| matches!(channel, Channel::Ended { .. });
             let ended: Vec<Slot> =
@@ -426,6 +429,13 @@ impl Keeper {
             let slot = self.hold(pool, Channel::Dialling { round, pool });
             self.outputs.push_back(Output::DialChannel(slot, pool));
         }
+    }
+
+    /// Counts the loss of a command channel that was up since then, and gives how many there were before since one settled.
+    fn command_lost_since(&mut self, now: Time, since: Time) -> u32 {
+        let before = if now - since >= SETTLED { 0 } else { self.command_losses };
+        self.command_losses = before.saturating_add(1);
+        before
     }
 
     fn hold(&mut self, pool: PoolIndex, channel: Channel) -> Slot {

@@ -12,6 +12,8 @@ mod forward;
 mod joining;
 mod keeping;
 mod leaving;
+#[cfg(feature = "tls")]
+mod member;
 mod scripted;
 mod sessions;
 
