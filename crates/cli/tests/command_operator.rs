@@ -14,7 +14,7 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -347,6 +347,22 @@ fn the_key_is_changed_without_losing_a_host() {
     assert_eq!(late.end().code(), Some(77), "the old pin alone does not do any more");
 }
 
+/// An operator's own key, `key.pem`.
+fn make_key(folder: &Path) {
+    let to = folder.join("key.pem").display().to_string();
+    let curve = "ec_paramgen_curve:P-256";
+    let line = ["genpkey", "-algorithm", "EC", "-pkeyopt", curve, "-out", &to];
+    assert!(run(command("openssl", &line)).status.success());
+}
+
+/// A certificate for it, `cert.pem`, that it has signed itself.
+fn make_certificate(folder: &Path, name: &str) {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (key, to, subject) = (path("key.pem"), path("cert.pem"), format!("/CN={name}"));
+    let line = ["req", "-x509", "-key", &key, "-out", &to, "-days", "2", "-subj", &subject];
+    assert!(run(command("openssl", &line)).status.success());
+}
+
 #[test]
 fn another_certificate_for_the_same_key_keeps_every_host() {
     if !have(&["openssl"]) {
@@ -354,33 +370,8 @@ fn another_certificate_for_the_same_key_keeps_every_host() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let certificate = |name: &str| {
-        let subject = format!("/CN={name}");
-        let made = [
-            "req",
-            "-x509",
-            "-key",
-            &path("key.pem"),
-            "-out",
-            &path("cert.pem"),
-            "-days",
-            "2",
-            "-subj",
-            &subject,
-        ];
-        assert!(run(command("openssl", &made)).status.success());
-    };
-    let key = [
-        "genpkey",
-        "-algorithm",
-        "EC",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-out",
-        &path("key.pem"),
-    ];
-    assert!(run(command("openssl", &key)).status.success());
-    certificate("one.example.com");
+    make_key(folder.path());
+    make_certificate(folder.path(), "one.example.com");
     let [hosts, clients] = [free_port(), free_port()];
     let text = format!(
         "[relay]\nlisten = \"127.0.0.1:{hosts}\"\ntls = {{ cert = {:?}, key = {:?} }}\nstate_dir = {:?}\n\
@@ -406,7 +397,7 @@ fn another_certificate_for_the_same_key_keeps_every_host() {
     let host =
         Program::start(relayserver(&["host", join.trim(), "--echo", "--log-format", "json"]));
     host.event("host ready");
-    certificate("two.example.com");
+    make_certificate(folder.path(), "two.example.com");
     relay.signal(Signal::TERM);
     assert!(relay.end().success());
     let _relay = start();

@@ -134,7 +134,7 @@ impl Driver {
             let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
             match output {
                 Output::DialCommand => drop(tokio::spawn(command::run(shared, reporter))),
-                // Only when leaving: its task ends with `over`, which is soon.
+                // Its task has ended by itself (silence), or ends with `over`, which is soon.
                 Output::AbandonCommand => {}
                 Output::DialChannel(slot, pool) => {
                     if let Some(task) = self.channel(slot) {

@@ -6,10 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use relayserver_core::limits::{self, DIAL_TIMEOUT};
 #[cfg(feature = "tls")]
 use relayserver_transport::ClientTls;
+#[cfg(feature = "tls")]
+use relayserver_transport::Join;
 use relayserver_transport::options::prepare_waiting;
-use relayserver_transport::{HostPort, Join, Stream, dial_from};
+use relayserver_transport::{HostPort, Stream, dial_from};
 use relayserver_wire::hello::{Answer, Hello, HelloV2, Role};
-use relayserver_wire::secret::{ChannelKey, Token};
+use relayserver_wire::secret::ChannelKey;
+#[cfg(feature = "tls")]
+use relayserver_wire::secret::Token;
 use relayserver_wire::{HEADER_LEN, HostId, VERSION, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
