@@ -29,13 +29,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use relayserver_relay::{
-    FixedGrants, Relay, RelayHandle, Role, ServiceName, ServicePattern, TokenRecord, Tokens,
+    FixedGrants, Relay, RelayHandle, Role, ServicePattern, TokenRecord, Tokens,
 };
 use relayserver_transport::{HostPort, ServerTls, Token, generate_identity};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-pub use relayserver_relay::{Config, Limits, Occupancy, Service, ServiceLimits, Version1};
+pub use relayserver_relay::{
+    Config, Limits, Occupancy, Service, ServiceLimits, ServiceName, Version1,
+};
 
 /// How long [`TestRelay::wait_until`] waits. Far beyond what anything takes that works.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);

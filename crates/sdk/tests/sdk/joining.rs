@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use relayserver::{Error, Join, Listener, Status};
-use relayserver_testing::TestRelay;
+use relayserver_testing::{Service, ServiceName, TestRelay};
+use relayserver_transport::{ServerTls, generate_identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{noise, rest, status_becomes, within};
@@ -129,4 +130,150 @@ async fn a_session_that_was_not_accepted_before_the_relay_fell_silent_is_not_ser
     let error = within(session.read(&mut [0; 64])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
     drop(frozen);
+}
+
+#[tokio::test]
+async fn a_tls_server_with_another_key_gets_nothing_but_an_aborted_handshake() {
+    let identity = generate_identity(&["localhost".to_owned()]).unwrap();
+    let key = identity.key_pem.as_bytes();
+    let other = ServerTls::from_pem(identity.certificate_pem.as_bytes(), key).unwrap();
+    let server = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (secret, pin) = ("S".repeat(42) + "A", "A".repeat(43));
+    let address = server.local_addr().unwrap();
+    let line = format!("relayserver://rls_host.{secret}@{address}/fp={pin}");
+    let listening = tokio::spawn(refused(line.parse().unwrap()));
+    let (stream, _) = within(server.accept()).await.unwrap();
+    let outcome = within(other.accept(stream)).await;
+    assert!(outcome.is_err(), "a host that went on would send its token next");
+    let error = within(listening).await.unwrap();
+    assert!(matches!(error, Error::Untrusted { .. }) && error.is_permanent(), "{error}");
+}
+
+#[tokio::test]
+async fn several_services_are_served_over_one_listener() {
+    let relay = TestRelay::secure_with(|config| {
+        let clients = config.default_service().listen;
+        for name in ["ssh", "web"] {
+            config.services.insert(ServiceName::new(name), Service::on(clients));
+        }
+    });
+    let (join, _) = relay.join_for(&["ssh", "web"]);
+    let builder = Listener::join(join).service("ssh").service_with_pool("web", 2);
+    let listener = within(builder.listen()).await.unwrap();
+    let ready = |status: &Status| matches!(status, Status::Ready { .. });
+    let Status::Ready { services } = status_becomes(&listener, ready).await else {
+        panic!("not ready");
+    };
+    for served in services {
+        let mut client = tokio::net::TcpStream::connect(served.clients.unwrap()).await.unwrap();
+        client.write_all(served.service.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut session = within(listener.accept()).await.unwrap();
+        assert_eq!(session.service(), served.service);
+        let mut asked = String::new();
+        within(session.read_to_string(&mut asked)).await.unwrap();
+        assert_eq!(asked, served.service);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_dropped_unused_goes_to_another_host() {
+    let relay = TestRelay::secure();
+    let one = within(Listener::join(relay.join()).pool_size(1).listen()).await.unwrap();
+    let mut client = relay.connect().await.unwrap();
+    client.write_all(b"question").await.unwrap();
+    let session = within(one.accept()).await.unwrap();
+    let other = within(Listener::join(relay.join()).listen()).await.unwrap();
+    drop(session);
+    let mut session = within(other.accept()).await.unwrap();
+    let mut question = [0; 8];
+    within(session.read_exact(&mut question)).await.unwrap();
+    assert_eq!(&question, b"question");
+    session.write_all(b"answer").await.unwrap();
+    drop(session);
+    assert_eq!(rest(&mut client).await, b"answer");
+}
+
+#[tokio::test]
+async fn over_tls_what_was_written_arrives_whole_however_the_session_is_dropped() {
+    let relay = TestRelay::secure();
+    let listener = within(Listener::join(relay.join()).listen()).await.unwrap();
+    let answer = noise(3_000_000, 7);
+    for divided in [false, true] {
+        let mut client = relay.connect().await.unwrap();
+        client.write_all(b"ask").await.unwrap();
+        client.shutdown().await.unwrap();
+        let session = within(listener.accept()).await.unwrap();
+        let sent = answer.clone();
+        let serving = tokio::spawn(async move {
+            let mut asked = String::new();
+            if divided {
+                let (mut reader, mut writer) = session.into_split();
+                reader.read_to_string(&mut asked).await.unwrap();
+                writer.write_all(&sent).await.unwrap();
+            } else {
+                let mut session = session;
+                session.read_to_string(&mut asked).await.unwrap();
+                session.write_all(&sent).await.unwrap();
+            }
+            asked
+        });
+        // A reader that takes its time: buffers fill up meanwhile.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let received = rest(&mut client).await;
+        assert!(received == answer, "{} bytes, divided: {divided}", received.len());
+        assert_eq!(within(serving).await.unwrap(), "ask");
+    }
+}
+
+#[tokio::test]
+async fn over_tls_a_session_that_a_panic_drops_is_reset() {
+    let relay = TestRelay::secure();
+    let listener = within(Listener::join(relay.join()).listen()).await.unwrap();
+    let mut client = relay.connect().await.unwrap();
+    client.write_all(b"ask").await.unwrap();
+    let mut session = within(listener.accept()).await.unwrap();
+    let serving = tokio::spawn(async move {
+        session.write_all(b"half an answer").await.unwrap();
+        panic!("on purpose");
+    });
+    assert!(serving.await.unwrap_err().is_panic());
+    crate::assert_reset(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_host_whose_relay_was_frozen_is_back_with_channels_that_serve() {
+    let relay = TestRelay::secure_with(|config| {
+        config.patience.suspect_after = Duration::from_millis(300);
+    });
+    let listener = within(Listener::join(relay.join()).listen()).await.unwrap();
+    let frozen = relay.freeze();
+    status_becomes(&listener, |status| !matches!(status, Status::Ready { .. })).await;
+    drop(frozen);
+    status_becomes(&listener, |status| matches!(status, Status::Ready { .. })).await;
+    let mut client = relay.connect().await.unwrap();
+    client.write_all(b"are you back?").await.unwrap();
+    let mut session = within(listener.accept()).await.unwrap();
+    let mut asked = [0; 13];
+    within(session.read_exact(&mut asked)).await.unwrap();
+    assert_eq!(&asked, b"are you back?");
+}
+
+#[tokio::test]
+async fn a_host_that_leaves_finishes_what_it_serves() {
+    let relay = TestRelay::secure();
+    let listener = within(Listener::join(relay.join()).listen()).await.unwrap();
+    let mut client = relay.connect().await.unwrap();
+    client.write_all(b"ask").await.unwrap();
+    let mut session = within(listener.accept()).await.unwrap();
+    session.accept().await.unwrap();
+    let draining = listener.drain();
+    relay.wait_until(|now| now.idle == 0).await;
+    assert_eq!(listener.status().get(), Status::Draining);
+    session.write_all(b"answer").await.unwrap();
+    drop(session);
+    assert_eq!(rest(&mut client).await, b"answer");
+    drop(client);
+    within(draining).await;
+    relay.wait_until(|now| now.commands == 0).await;
 }
