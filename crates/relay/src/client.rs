@@ -29,6 +29,7 @@ pub(crate) async fn serve(
     let (stop_handle, mut stop) = oneshot::channel();
     let mut guard = assignments.client_arrived(service.clone(), handle, stop_handle);
     let mut held = Held::default();
+    let mut was_offered = false;
     // Once for each host that it is offered to.
     loop {
         let (decided, client_was_reset) = tokio::select! {
@@ -45,7 +46,7 @@ pub(crate) async fn serve(
             Ok(Verdict::Refused(reason)) => {
                 info!(session.id = %guard.session, %service, client.addr = %client_addr, %reason, "client refused");
                 drop(guard);
-                return refuse(client, reason, &farewells).await;
+                return refuse(client, reason, was_offered, &farewells).await;
             }
             Err(_book_gone) => return,
         };
@@ -64,6 +65,7 @@ pub(crate) async fn serve(
             return;
         };
         (client, held, guard) = (returned, of_client, of_session);
+        was_offered = true;
         let (handle, next_verdict) = oneshot::channel();
         let (stop_handle, next_stop) = oneshot::channel();
         (verdict, stop) = (next_verdict, next_stop);
@@ -71,14 +73,12 @@ pub(crate) async fn serve(
     }
 }
 
-async fn refuse(client: TcpStream, reason: Reason, farewells: &Farewells) {
+async fn refuse(client: TcpStream, reason: Reason, was_offered: bool, farewells: &Farewells) {
     match reason {
         // Nobody is there to read an end; and too many are no time to be polite in.
         Reason::ClientGone | Reason::ClientLimit | Reason::QueueFull => {}
-        // What a host did to the session is done to the client.
-        Reason::Rejected | Reason::TargetUnreachable | Reason::HostAborted => {
-            reset_on_close(&client);
-        }
+        // What the hosts did to the session is done to the client: nobody shall take it for an answer without a byte.
+        _ if was_offered => reset_on_close(&client),
         _ => farewells.close(client).await,
     }
 }

@@ -55,10 +55,10 @@ impl<H: Handles> Book<H> {
         }
     }
 
-    /// Nobody speaks for `host` any more: what it has not accepted goes to others, and what it has finished ends.
+    /// Nobody speaks for `host` any more: what it has finished ends. What it has not accepted stays with it: its word may be on its
+    /// way, ahead of the end of the channel that carries it, and where the host has died that channel ends too.
     fn host_lost(&mut self, host: HostId) {
         for session in self.roster.list_sessions(host) {
-            self.withdraw(session, Reason::HostLost);
             let progress = match self.sessions.get(&session).map(|it| &it.state) {
                 Some(State::Assigned { progress, .. }) => *progress,
                 _ => continue,
@@ -96,6 +96,7 @@ impl<H: Handles> Book<H> {
             return;
         }
         for session in self.roster.list_sessions(host) {
+            self.withdraw(session, Reason::HostLost);
             self.end(session, Reason::HostLost);
         }
         self.close_idle(host, Reason::HostLost, |_| true);

@@ -73,17 +73,12 @@ impl World {
         let outputs = self.tell(Input::CommandDown { command });
         for session in self.running() {
             let (it, host) = (&self.sessions[&session], self.host_serving(session));
-            if self.is_lost(host) && (it.host_finished || !it.accepted) {
-                assert!(
-                    it.asked_to_end,
-                    "nobody is left to serve it, or to read what the client sends"
-                );
+            if self.is_lost(host) && it.host_finished {
+                assert!(it.asked_to_end, "nobody is left to read what the client sends");
             }
         }
         let is_lost = |output: &Output<Named>| match output {
-            Output::EndSession { reason, .. } | Output::Withdraw { reason, .. } => {
-                *reason == Reason::HostLost
-            }
+            Output::EndSession { reason, .. } => *reason == Reason::HostLost,
             output => matches!(output, Output::HostLeft { .. }),
         };
         assert!(outputs.iter().all(is_lost));

@@ -89,13 +89,20 @@ async fn a_session_whose_host_is_revoked_goes_to_another_from_byte_0() {
 }
 
 #[tokio::test]
-async fn a_session_whose_host_ends_its_command_channel_goes_to_another_from_byte_0() {
-    is_offered_to_another(async |_, one, mut refusing| {
-        one.command.shutdown().await.unwrap();
-        one.command.end_now();
-        assert_closed_somehow(&mut refusing).await;
-    })
-    .await;
+async fn the_end_of_the_command_channel_alone_takes_no_offer_back() {
+    let relay = Secure::start();
+    let ((mut one, mut accepting), (_other, _idle)) = two_hosts(&relay).await;
+    let mut client = relay.client_of("ssh").await;
+    write(&mut client, b"request").await;
+    accepting.start().await;
+    one.command.end_now();
+    relay.until("its command channel has ended", |it| it.commands == 1).await;
+    // Its word, its answer and its end were on their way, as those of a host that has done its work and goes.
+    accepting.say(Verdict::Accepted).await;
+    write(&mut accepting.stream, b"answer").await;
+    accepting.stream.shutdown().await.unwrap();
+    assert_eq!(read_rest(&mut client).await, b"answer");
+    assert_eq!(relay.occupancy().idle, 1, "the other was not asked");
 }
 
 /// Nothing more comes over the channel, whether by an end or by a reset.
@@ -189,6 +196,21 @@ async fn a_client_for_whom_every_host_has_rejected_is_reset() {
     spare.accept().await;
     echo(&mut next, &mut spare.stream).await;
     one.command.end_now();
+}
+
+#[tokio::test]
+async fn a_client_whose_only_host_is_lost_before_it_accepted_is_reset_when_nobody_comes() {
+    let relay = Secure::with(|config| {
+        let ssh = config.services.get_mut(&ServiceName::new("ssh")).unwrap();
+        ssh.limits.assign_timeout = Duration::from_millis(300);
+    });
+    let mut host = relay.member("laptop", &["ssh"]).await;
+    let mut channel = host.idle_channel(&relay, "ssh").await;
+    let mut client = relay.client_of("ssh").await;
+    channel.start().await;
+    host.command.end_now();
+    channel.stream.abort();
+    assert_eq!(assert_reset(&mut client).await, b"");
 }
 
 #[tokio::test]
