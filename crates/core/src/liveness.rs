@@ -78,6 +78,16 @@ impl Liveness {
         events
     }
 
+    /// Something was heard of it, by one who gives it nothing that may be old: a relay. That nobody looked before is no silence.
+    pub fn handle_heard_late(&mut self, now: Time) -> Vec<Event> {
+        self.heard = self.heard.max(now);
+        if self.state == State::Suspect {
+            self.state = State::Well;
+            return vec![Event::Well];
+        }
+        Vec::new()
+    }
+
     /// Time has passed. Gives what follows, in order.
     pub fn handle_timeout(&mut self, now: Time) -> Vec<Event> {
         let mut events = self.handle_silence(now);
@@ -169,6 +179,15 @@ mod tests {
         assert_eq!(liveness.handle_heard(seconds(8)), []);
         silence(&mut liveness, seconds(60));
         assert_eq!(liveness.handle_heard(seconds(61)), []);
+    }
+
+    #[test]
+    fn who_was_frozen_itself_blames_nobody_whose_bytes_are_there() {
+        let mut liveness = Liveness::new(Time::ZERO, Patience::default());
+        assert_eq!(liveness.handle_heard_late(seconds(50)), []);
+        silence(&mut liveness, seconds(56));
+        assert_eq!(liveness.handle_heard_late(seconds(57)), [Event::Well]);
+        assert_eq!(liveness.handle_heard(seconds(63)), [Event::Suspect, Event::Well]);
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub(crate) struct Farewells {
 
 impl Farewells {
     /// Each takes a descriptor for two seconds at most; beyond this many, refused clients are just dropped.
-    const MAX: usize = 1024;
+    pub(crate) const MAX: usize = 1024;
 
     pub(crate) fn new(over: CancellationToken) -> Farewells {
         Farewells { places: Semaphore::new(Farewells::MAX), over }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use relayserver_core::ServiceName;
 use relayserver_core::liveness::Patience;
 use relayserver_transport::ServerTls;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Places;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) hello_timeout: Duration,
     pub(crate) user_timeout: Duration,
     pub(crate) half_closed_timeout: Duration,
+    /// For refused hosts that are closed politely; beyond so many they are just dropped.
+    pub(crate) farewells: Semaphore,
     /// Drain has begun: whoever has not said hello is dropped.
     pub(crate) leaving: CancellationToken,
     /// Everything ends.

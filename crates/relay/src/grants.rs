@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use relayserver_core::{Grant, GrantId, Reason, Role, ServicePattern, Time};
 use relayserver_transport::Token;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::info;
 
 use crate::assignment::Assignments;
@@ -85,6 +86,21 @@ impl Tokens {
         }
     }
 
+    /// Those that have another secret than `before`.
+    fn with_other_secrets(&self, before: &Tokens) -> Vec<GrantId> {
+        let is_other = |id: &String, record: &TokenRecord| {
+            before.0.get(id).is_some_and(|before| before.secret_hash != record.secret_hash)
+        };
+        let others = self.0.iter().filter(|(id, record)| is_other(id, record));
+        others.map(|(id, _)| GrantId::new(id)).collect()
+    }
+
+    /// Those that expire, as they stand.
+    fn expiring(&self, now: Time, wall: SystemTime) -> Vec<(GrantId, Option<Grant>)> {
+        let expiring = self.0.iter().filter(|(_, record)| record.expires.is_some());
+        expiring.map(|(id, record)| (GrantId::new(id), record.grant(now, wall))).collect()
+    }
+
     /// What is to be told to a book that was told `before`: each grant that is another, and those that are no more.
     pub(crate) fn changes_since(
         &self,
@@ -134,7 +150,12 @@ impl KnownTokens {
     /// Tells `assignments` what `tokens` changes.
     pub(crate) fn change(&self, tokens: Arc<Tokens>, assignments: &Assignments) {
         let now = (assignments.now(), SystemTime::now());
-        for (grant, terms) in tokens.changes_since(&self.get(), now) {
+        let before = self.get();
+        // Whoever came in with another secret under the same name has not shown this one.
+        for id in tokens.with_other_secrets(&before) {
+            assignments.grant_changed(id, None);
+        }
+        for (grant, terms) in tokens.changes_since(&before, now) {
             info!(token = %grant, is_valid = terms.is_some(), "token changed");
             assignments.grant_changed(grant, terms);
         }
@@ -148,15 +169,57 @@ impl KnownTokens {
         mut source: watch::Receiver<Arc<Tokens>>,
         assignments: &Assignments,
     ) {
-        while source.changed().await.is_ok() {
-            let tokens = Arc::clone(&source.borrow_and_update());
-            self.change(tokens, assignments);
+        let mut offset = Offset::now(assignments);
+        loop {
+            tokio::select! {
+                changed = source.changed() => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                    let tokens = Arc::clone(&source.borrow_and_update());
+                    self.change(tokens, assignments);
+                }
+                () = sleep(LOOK_AT_CLOCKS_EVERY) => {
+                    let now = Offset::now(assignments);
+                    if offset.is_another(&now) {
+                        offset = now;
+                        self.retell_expiries(assignments);
+                    }
+                }
+            }
         }
-        std::future::pending().await
+    }
+
+    /// The clock on the wall was set, or the machine slept: what expires by it does so at another moment of the book's time.
+    fn retell_expiries(&self, assignments: &Assignments) {
+        let (now, wall) = (assignments.now(), SystemTime::now());
+        for (grant, terms) in self.get().expiring(now, wall) {
+            assignments.grant_changed(grant, terms);
+        }
     }
 
     fn get(&self) -> Arc<Tokens> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How often the clock on the wall is held against the book's.
+const LOOK_AT_CLOCKS_EVERY: Duration = Duration::from_secs(5);
+
+/// When the book's time began, by the clock on the wall.
+struct Offset(SystemTime);
+
+impl Offset {
+    fn now(assignments: &Assignments) -> Offset {
+        let since = assignments.now().since_start();
+        Offset(SystemTime::now().checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH))
+    }
+
+    /// Whether it has moved by more than clocks that run evenly.
+    fn is_another(&self, now: &Offset) -> bool {
+        let forward = now.0.duration_since(self.0).unwrap_or_default();
+        let back = self.0.duration_since(now.0).unwrap_or_default();
+        forward.max(back) > Duration::from_secs(1)
     }
 }
 
@@ -184,8 +247,6 @@ impl GrantSource for FixedGrants {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn record(token: &Token) -> TokenRecord {

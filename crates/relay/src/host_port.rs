@@ -118,7 +118,9 @@ async fn of_version_2(
             Refusal { reason: Reason::UnsupportedVersion, detail }
         }
     };
-    refuse(&mut stream, &refusal, context).await?;
+    if refusal.reason != Reason::HandshakeLimit {
+        refuse(&mut stream, &refusal, place, context).await?;
+    }
     Err(refusal)
 }
 
@@ -132,7 +134,12 @@ fn why_not_plain(context: &Context) -> Refusal {
 }
 
 /// Tells a host of version 2 why it is not served, and ends the connection so that it can read it.
-async fn refuse(stream: &mut Stream, refusal: &Refusal, context: &Context) -> Result<(), Refusal> {
+async fn refuse(
+    stream: &mut Stream,
+    refusal: &Refusal,
+    place: Place,
+    context: &Context,
+) -> Result<(), Refusal> {
     let refused = Refused {
         reason: refusal.reason.code().to_owned(),
         detail: Some(refusal.detail.clone()).filter(|it| it.len() <= DETAIL_LEN_MAX),
@@ -140,6 +147,9 @@ async fn refuse(stream: &mut Stream, refusal: &Refusal, context: &Context) -> Re
     };
     let answer = answer(0, stream, Some(AnswerV2::Refused(refused)), context)?;
     channel::send(stream, &answer, context.hello_timeout).await?;
+    // It was told; whoever stays to listen does not stand in the way of others.
+    drop(place);
+    let Ok(_lingering) = context.farewells.try_acquire() else { return Ok(()) };
     let bound = relayserver_core::limits::LINGER_TIMEOUT;
     let closing = close_politely(stream, bound, bound);
     context.over.run_until_cancelled(closing).await;

@@ -57,7 +57,11 @@ pub(crate) async fn admit(
                 place.punish();
                 tokio::select! {
                     () = sleep(WRONG_TOKEN_DELAY) => {}
-                    () = place.lost() => {}
+                    // Too many of those at this address: closed without an answer, which would come too soon.
+                    () = place.lost() => {
+                        let detail = "a wrong token, among many from there".to_owned();
+                        return Err(Refusal { reason: Reason::HandshakeLimit, detail });
+                    }
                     () = context.leaving.cancelled() => {}
                 }
                 // One that was made a moment ago may not have been heard of yet.

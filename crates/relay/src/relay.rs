@@ -9,7 +9,7 @@ use std::sync::Arc;
 use relayserver_core::{Occupancy, ServiceName};
 use relayserver_transport::listen;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -156,6 +156,7 @@ impl Relay {
             hello_timeout: config.hello_timeout,
             user_timeout: config.user_timeout,
             half_closed_timeout: config.half_closed_timeout,
+            farewells: Semaphore::new(client::Farewells::MAX),
             leaving: shared.leaving.clone(),
             over: shared.over.clone(),
             clients_port_of_v1: clients.get(&service_of_v1).map_or(0, |it| it.address.port()),

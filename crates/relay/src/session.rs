@@ -37,7 +37,10 @@ pub(crate) async fn run(
     let held = std::mem::take(&mut start.held);
     let has_ended = held.ended;
     let mut splice = Splice::from_remainder(rest_of(held, sent), Path::Auto);
-    let Start { assignment, client, client_addr, client_was_reset, mut stop, guard, .. } = start;
+    let Start { assignment, client, client_addr, client_was_reset, mut stop, guard, back, .. } =
+        start;
+    // It comes back no more: the client's task has nothing left to wait for.
+    drop(back);
     let mut legs = Legs::new(client, host);
     let progress = Progress::new(&guard, &assignment);
     if has_ended {

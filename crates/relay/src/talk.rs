@@ -130,7 +130,7 @@ impl Listener<'_> {
             let now = Time::from_start(self.started.elapsed());
             let events = match heard {
                 Some(Ok(0) | Err(_)) => return Reason::PeerClosed,
-                Some(Ok(_)) => self.liveness.handle_heard(now),
+                Some(Ok(_)) => self.liveness.handle_heard_late(now),
                 None => self.liveness.handle_timeout(now),
             };
             if let Err(reason) = events.into_iter().try_for_each(|event| self.perform(event)) {

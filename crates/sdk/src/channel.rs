@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::contact::Since;
-use crate::report::{Fault, Report, Trouble};
+use crate::report::{Fault, Port, Report, Trouble};
 use crate::session::{Opening, Session};
 use crate::shared::Shared;
 
@@ -43,6 +43,12 @@ impl Task {
             _closed = &mut self.verdict => return,
         };
         match established {
+            // Another gap while it dialled: nothing can ever open on it.
+            Ok((_, answer)) if answer.v2.is_some() && !self.shared.contact.is_unbroken(since) => {
+                let fault = Fault::Lost("was not heard of while a channel was dialled".to_owned());
+                let trouble = Trouble::at(Port::Hosts, self.shared.link.hosts(), fault);
+                self.report(Report::ChannelFailed(self.slot, trouble)).await;
+            }
             Ok((stream, answer)) if answer.v2.is_some() => {
                 self.idle_of_version_2(stream, answer, since).await
             }

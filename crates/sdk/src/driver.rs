@@ -41,6 +41,8 @@ pub(crate) struct Driver {
     /// Hears of trouble that waiting cannot mend, until the relay has accepted this host once.
     hopeless: Option<oneshot::Sender<Error>>,
     served: Vec<Served>,
+    /// How many command channels failed in a way that waiting cannot mend, since one did not.
+    hopeless_in_a_row: usize,
     last_error: Option<String>,
     /// What was complained of.
     complaints: Complaints,
@@ -67,6 +69,7 @@ impl Driver {
             reporter,
             hopeless: Some(hopeless),
             served: Vec::new(),
+            hopeless_in_a_row: 0,
             last_error: None,
             complaints: Complaints::default(),
             next_try: Duration::ZERO,
@@ -168,6 +171,7 @@ impl Driver {
             Report::CommandUp => self.keeper.handle_command_up(now),
             Report::CommandAnswered { services } => {
                 self.served = services;
+                self.hopeless_in_a_row = 0;
                 self.keeper.handle_command_answered(now);
             }
             Report::Silence => {
@@ -244,8 +248,15 @@ impl Driver {
     /// Something went wrong: tells the one who waits for the listener where trying again is of no use, and else says so
     /// where it is news. What a relay refuses on the command channel ends a listener that served, too.
     fn troubled(&mut self, was_ready: bool, is_command: bool, trouble: Trouble) {
-        let Trouble { message, hopeless, retry_after, .. } = trouble;
+        let Trouble { message, mut hopeless, retry_after, .. } = trouble;
         let now = self.now();
+        // Where a join line names several addresses, one of them is not the last word.
+        if is_command && hopeless.is_some() {
+            self.hopeless_in_a_row += 1;
+            if self.hopeless_in_a_row < self.shared.link.addresses_len() {
+                hopeless = None;
+            }
+        }
         if let Some(pause) = retry_after {
             self.keeper.handle_pause(now, pause);
         }

@@ -73,6 +73,15 @@ impl Link {
         }
     }
 
+    /// How many addresses the relay has.
+    pub(crate) fn addresses_len(&self) -> usize {
+        match &self.relay {
+            Relay::Anyone { .. } => 1,
+            #[cfg(feature = "tls")]
+            Relay::Joined { join, .. } => join.addresses().len(),
+        }
+    }
+
     /// Where an original's command port is. `None` behind a join line, which none is behind.
     pub(crate) fn command(&self) -> Option<&HostPort> {
         match &self.relay {

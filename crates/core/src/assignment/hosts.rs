@@ -32,6 +32,8 @@ impl<H: Handles> Book<H> {
         self.outputs.push_back(Output::CommandTaken { command });
         if let Some((_, handle)) = replaced {
             self.outputs.push_back(Output::CloseCommand { handle, reason: Reason::Replaced });
+            // It has lost what had not ended here: its address was changed under it, most often.
+            self.take_back(host, Reason::Replaced);
         }
         if joined {
             self.outputs.push_back(Output::HostJoined { host });
@@ -73,9 +75,17 @@ impl<H: Handles> Book<H> {
     pub(super) fn command_suspect(&mut self, command: CommandId) {
         if let Some(host) = self.roster.host_of(command) {
             self.roster.set_suspect(host, true);
+            self.take_back(host, Reason::HostSuspect);
+        }
+    }
+
+    /// What `host` has not begun to serve goes to others: its channels may lead nowhere.
+    fn take_back(&mut self, host: HostId, reason: Reason) {
+        if self.roster.is_member(host) {
             for session in self.roster.list_sessions(host) {
-                self.withdraw(session, Reason::HostSuspect);
+                self.withdraw(session, reason);
             }
+            self.close_idle(host, reason, |_| true);
         }
     }
 

@@ -65,6 +65,10 @@ impl<H: Handles> Book<H> {
         self.roster.session_removed(host, session);
         self.recount(host);
         self.forget_channel(channel);
+        // A client that so many hosts have failed may be what they failed of.
+        if tried.len() >= OFFERS_MAX {
+            self.refuse_waiting(session, reason);
+        }
         // Its place in the service's sessions is free, for it or for another.
         self.assign_waiting(now, &service);
         // A host that turned it down would again. One that was lost may come back as another process.
@@ -72,7 +76,7 @@ impl<H: Handles> Book<H> {
         let hopeless = was_turned_down && !self.roster.anybody_may_serve(now, &service, &tried);
         if self.draining {
             self.refuse_waiting(session, Reason::Draining);
-        } else if hopeless || tried.len() >= OFFERS_MAX || limits.assign_timeout.is_zero() {
+        } else if hopeless || limits.assign_timeout.is_zero() {
             self.refuse_waiting(session, reason);
         }
     }

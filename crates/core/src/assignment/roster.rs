@@ -39,6 +39,8 @@ struct Member {
     grant: Option<GrantId>,
     /// Of its command channel, or of the last one that it had.
     key: ChannelKey,
+    /// The one that it showed when it got that: all that it knows, where the answer was lost.
+    key_before: Option<ChannelKey>,
     /// What its command channel's hello named.
     services: BTreeSet<ServiceName>,
     suspect: bool,
@@ -83,7 +85,8 @@ impl<H: Handles> Roster<H> {
         };
         let known = self.hosts.get(&host).and_then(|host| host.member.as_ref());
         let is_another = known.is_some_and(|member| {
-            member.grant != *grant || !last_key.is_some_and(|last_key| last_key.is(member.key))
+            let knows = |key: ChannelKey| last_key.is_some_and(|last_key| last_key.is(key));
+            member.grant != *grant || !(knows(member.key) || member.key_before.is_some_and(knows))
         });
         self.refusal_of_grant(now, grant.as_ref())
             .or_else(|| is_another.then_some(Reason::HostIdTaken))
@@ -102,9 +105,11 @@ impl<H: Handles> Roster<H> {
     ) -> (Option<(CommandId, H::Command)>, bool) {
         let entry = self.hosts.entry(host).or_default();
         let replaced = match membership {
-            Some(Membership { grant, services, key, .. }) => {
+            Some(Membership { grant, services, key, last_key }) => {
                 let (suspect, leaving) = (false, false);
-                entry.member = Some(Member { grant, key, services, suspect, leaving });
+                // Of a host that is new here, whatever it shows proves nothing.
+                let key_before = last_key.filter(|_| entry.member.is_some());
+                entry.member = Some(Member { grant, key, key_before, services, suspect, leaving });
                 entry.commands.pop_first()
             }
             None => {

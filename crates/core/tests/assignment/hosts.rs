@@ -34,7 +34,10 @@ impl World {
         services: BTreeSet<ServiceName>,
     ) {
         let own = self.members.get(&host).cloned();
-        let last_key = if knows_key { own.as_ref().map(|it| it.key) } else { Some(WRONG_KEY) };
+        // Its last key, or, now and then, the one before: the answer with the last was lost.
+        let was_lost = self.next_number % 3 == 0;
+        let known = own.as_ref().map(|it| it.key_before.filter(|_| was_lost).unwrap_or(it.key));
+        let last_key = if knows_key { known } else { Some(WRONG_KEY) };
         let is_another = own.is_some_and(|it| it.grant != grant || !knows_key);
         let refusal = self
             .refusal_of_any_command()
@@ -49,13 +52,29 @@ impl World {
             self.had_command.insert(host);
             let (grant, services) = (grant.clone(), services.clone());
             let (suspect, leaving) = (false, false);
-            self.members.insert(host, Member { grant, key, services, suspect, leaving });
+            let key_before = last_key.filter(|_| self.members.contains_key(&host));
+            let member = Member { grant, key, key_before, services, suspect, leaving };
+            self.members.insert(host, member);
         }
         let last_key = last_key.map(ChannelKey::new);
         let membership = Some(Membership { grant, services, key: ChannelKey::new(key), last_key });
         let outputs = self.tell(Input::CommandUp { command, host, membership, handle: command });
         let joined = replaced.is_none().then_some(host);
+        if replaced.is_some() && refusal.is_none() {
+            self.assert_has_begun_all(host);
+        }
         assert_taken(&outputs, command, refusal, joined, replaced);
+    }
+
+    /// What `host` has not begun to serve is not its any more.
+    fn assert_has_begun_all(&self, host: HostId) {
+        for session in self.running() {
+            let it = &self.sessions[&session];
+            assert!(
+                it.accepted || it.asked_to_end || self.host_serving(session) != host,
+                "it keeps no session that it has not accepted"
+            );
+        }
     }
 
     pub(crate) fn refusal_of_any_command(&self) -> Option<Reason> {
@@ -147,12 +166,9 @@ impl World {
             member.suspect = true;
         }
         self.tell(Input::CommandSuspect { command });
-        for session in self.running() {
-            let it = &self.sessions[&session];
-            assert!(
-                it.accepted || it.asked_to_end || self.host_serving(session) != host,
-                "a suspect host keeps no session that it has not accepted"
-            );
+        if self.members.contains_key(&host) {
+            self.assert_has_begun_all(host);
+            assert!(self.idle.iter().all(|it| self.channels[it].host != host), "nor a pool");
         }
     }
 
@@ -250,6 +266,10 @@ fn assert_taken(
             Output::HostJoined { host } => seen.2 = Some(*host),
             // Of services that this hello does not name any more; which, is held against the rules after each step.
             Output::CloseChannel { reason: Reason::ServiceNotGranted, .. } if taken => {}
+            // What it has not begun to serve, where it had not noticed that its command channel was lost.
+            Output::CloseChannel { reason: Reason::Replaced, .. }
+            | Output::Withdraw { reason: Reason::Replaced, .. }
+                if seen.1.is_some() => {}
             _ => panic!("unexpected output"),
         }
     }

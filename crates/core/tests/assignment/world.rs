@@ -23,6 +23,8 @@ impl Handles for Named {
 pub(crate) struct Member {
     pub(crate) grant: Option<GrantId>,
     pub(crate) key: u128,
+    /// The one that it showed for that.
+    pub(crate) key_before: Option<u128>,
     /// What its hello named.
     pub(crate) services: BTreeSet<ServiceName>,
     pub(crate) suspect: bool,

@@ -49,7 +49,12 @@ async fn four_thousand_silent_connections_delay_nobody() {
 }
 
 /// Shows a wrong token and waits for what comes of it.
-async fn show_wrong_token(relay: Arc<Secure>, token: Token, refused: Arc<AtomicUsize>) {
+async fn show_wrong_token(
+    relay: Arc<Secure>,
+    token: Token,
+    refused: Arc<AtomicUsize>,
+    stays: Duration,
+) {
     let socket = TcpSocket::new_v4().unwrap();
     // Plain, as is allowed from here: the places are what matters, and not whose processor is faster at handshakes.
     let Ok(mut stream) = socket.connect(relay.hosts_addr()).await else { return };
@@ -61,10 +66,20 @@ async fn show_wrong_token(relay: Arc<Secure>, token: Token, refused: Arc<AtomicU
     let _ended = stream.read_to_end(&mut answer).await;
     let told = String::from_utf8_lossy(&answer).contains(Reason::TokenUnknown.code());
     refused.fetch_add(usize::from(told), Ordering::Relaxed);
+    tokio::time::sleep(stays).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_wrong_tokens_a_second_do_not_keep_a_host_behind_the_same_address_out() {
+    a_host_redials_under_attack(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_where_those_who_show_them_do_not_close() {
+    a_host_redials_under_attack(Duration::from_secs(3)).await;
+}
+
+async fn a_host_redials_under_attack(stays: Duration) {
     const CHANNELS: usize = 20;
     let relay = Arc::new(Secure::with(|config| {
         config.hello_timeout = HELLO_TIMEOUT;
@@ -80,7 +95,7 @@ async fn a_thousand_wrong_tokens_a_second_do_not_keep_a_host_behind_the_same_add
         for _ in 0..20_000 {
             every.tick().await;
             let (relay, refused) = (Arc::clone(&attacked), Arc::clone(&counted));
-            attempts.spawn(show_wrong_token(relay, wrong.clone(), refused));
+            attempts.spawn(show_wrong_token(relay, wrong.clone(), refused, stays));
             while attempts.try_join_next().is_some() {}
         }
     });
@@ -103,8 +118,15 @@ async fn a_thousand_wrong_tokens_a_second_do_not_keep_a_host_behind_the_same_add
     attack.abort();
     assert_eq!(channels.len(), CHANNELS);
     let mut client = relay.client_of("ssh").await;
-    let mut serving = channels.into_iter().next().unwrap();
-    serving.accept().await;
+    // One of them gets it.
+    let mut waiting = JoinSet::new();
+    for mut channel in channels {
+        waiting.spawn(async move {
+            channel.accept().await;
+            channel
+        });
+    }
+    let mut serving = within("a start", waiting.join_next()).await.unwrap().unwrap();
     echo(&mut client, &mut serving.stream).await;
 }
 

@@ -8,7 +8,7 @@ use relayserver_wire::secret::ChannelKey;
 use tokio::io::AsyncWriteExt;
 
 use crate::peers::{
-    Knock, Member, Secure, assert_ended, content, echo, exchange, read_rest, write,
+    Knock, Member, Secure, assert_ended, content, echo, exchange, read_exactly, read_rest, write,
 };
 
 #[tokio::test]
@@ -123,6 +123,47 @@ async fn a_second_command_channel_replaces_the_first_and_anybody_else_is_refused
     host.assert_closed().await;
     assert!(second.channel(&relay, "ssh").await.is_ok());
     assert!(host.channel(&relay, "ssh").await.is_err(), "its key is an old one");
+}
+
+#[tokio::test]
+async fn a_host_that_missed_its_last_key_comes_back_with_the_one_before() {
+    let relay = Secure::start();
+    let token = relay.token("laptop", &["*"]);
+    let host = Member::join(&relay, Some(&token), &["ssh"]).await.unwrap();
+    let knock = Knock::command(Some(&token), &["ssh"]).again(host.id, host.key);
+    // The answer with the next key, and the one after it, never arrive.
+    for _ in 0..2 {
+        let lost = Member::knock(&relay, Ipv4Addr::LOCALHOST, knock.clone()).await;
+        assert!(lost.is_ok());
+    }
+    let back = Member::knock(&relay, Ipv4Addr::LOCALHOST, knock).await.unwrap();
+    assert!(back.channel(&relay, "ssh").await.is_ok());
+    assert!(host.channel(&relay, "ssh").await.is_err(), "its channels take the key that is");
+}
+
+#[tokio::test]
+async fn a_host_that_replaces_its_command_channel_leaves_nothing_behind_that_leads_nowhere() {
+    let relay = Secure::start();
+    let token = relay.token("laptop", &["*"]);
+    let host = Member::join(&relay, Some(&token), &["ssh"]).await.unwrap();
+    let mut offered = host.idle_channel(&relay, "ssh").await;
+    let mut old = host.idle_channel(&relay, "ssh").await;
+    let mut client = relay.client_of("ssh").await;
+    write(&mut client, b"request").await;
+    offered.start().await;
+    let other = relay.member("desktop", &["ssh"]).await;
+    let mut of_other = other.idle_channel(&relay, "ssh").await;
+    // As after a change of address: of what there was before, nothing more is heard.
+    let knock = Knock::command(Some(&token), &["ssh"]).again(host.id, host.key);
+    let back = Member::knock(&relay, Ipv4Addr::LOCALHOST, knock).await.unwrap();
+    assert_ended(&mut old.stream).await;
+    of_other.accept().await;
+    assert_eq!(read_exactly(&mut of_other.stream, 7).await, b"request");
+    echo(&mut client, &mut of_other.stream).await;
+    let mut fresh = back.idle_channel(&relay, "ssh").await;
+    let mut next = relay.client_of("ssh").await;
+    fresh.accept().await;
+    echo(&mut next, &mut fresh.stream).await;
 }
 
 #[tokio::test]

@@ -214,6 +214,26 @@ async fn a_client_whose_only_host_is_lost_before_it_accepted_is_reset_when_nobod
 }
 
 #[tokio::test]
+async fn a_client_that_its_hosts_fail_of_is_not_offered_to_all_of_them() {
+    const HOSTS: usize = 12;
+    let relay = Secure::start();
+    let (mut hosts, mut offers) = (Vec::new(), tokio::task::JoinSet::new());
+    for number in 0..HOSTS {
+        let host = relay.member(&format!("host-{number}"), &["ssh"]).await;
+        let mut channel = host.idle_channel(&relay, "ssh").await;
+        hosts.push(host);
+        offers.spawn(async move {
+            channel.start().await;
+            channel.stream.abort();
+        });
+    }
+    let mut client = relay.client_of("ssh").await;
+    assert_eq!(assert_reset(&mut client).await, b"");
+    let bound = relayserver_core::limits::OFFERS_MAX;
+    assert_eq!(relay.occupancy().idle, HOSTS - bound);
+}
+
+#[tokio::test]
 async fn a_rejected_client_waits_for_a_host_that_comes() {
     let relay = Secure::start();
     let one = relay.member("laptop", &["ssh"]).await;
