@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::offer::Held;
 use crate::record::Recorder;
 use crate::snapshot::{Counts, ReasonCounts, Snapshot};
+use crate::traffic::Traffic;
 
 /// How the book reaches what stands in it.
 pub(crate) struct Reach;
@@ -102,6 +103,8 @@ pub(crate) struct Back {
 /// The book, shared by all tasks of one relay.
 pub(crate) struct Assignments {
     started: Instant,
+    /// What the sessions of hosts of version 2 carry.
+    pub(crate) traffic: Arc<Traffic>,
     state: Mutex<State>,
     /// Notified when the book's next timeout has come nearer.
     timeout_nearer: Notify,
@@ -128,6 +131,7 @@ impl Assignments {
         let book = Book::new(header.limits, header.policy, first);
         Ok(Assignments {
             started: Instant::now(),
+            traffic: Arc::default(),
             state: Mutex::new(State { book, recorder, next_command: 0, counts: Counts::default() }),
             timeout_nearer: Notify::new(),
             no_session: Notify::new(),

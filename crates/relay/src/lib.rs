@@ -28,6 +28,7 @@ mod snapshot;
 pub mod state;
 mod status;
 mod talk;
+mod traffic;
 
 pub use config::{Access, Config, Network, NetworkError, Service, Version1};
 pub use error::BindError;

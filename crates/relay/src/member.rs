@@ -125,7 +125,7 @@ pub(crate) async fn serve(
     let _home = context.places.host_at(peer.ip());
     let token = grant.map(tracing::field::display);
     debug!(host.id = %host, host.addr = %peer, token, "command channel up");
-    let reason = talk::run(stream, &guard, talk, context).await;
+    let reason = talk::run(stream, host, &guard, talk, context).await;
     info!(host.id = %host, host.addr = %peer, %reason, "command channel ended");
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::future::ready;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) async fn run(
         options::prepare_session(socket);
     }
     report_open(&start);
-    let counts = Counts::default();
+    let counts = Arc::new(Counts::default());
     counts.to_host.fetch_add(sent as u64, Ordering::Relaxed);
     let held = std::mem::take(&mut start.held);
     let has_ended = held.ended;
@@ -42,6 +43,8 @@ pub(crate) async fn run(
     // It comes back no more: the client's task has nothing left to wait for.
     drop(back);
     let mut legs = Legs::new(client, host);
+    let Assignment { session, host, is_offer, .. } = assignment;
+    let _counted = is_offer.then(|| guard.assignments().traffic.count(host, session, &counts));
     let progress = Progress::new(&guard, &assignment);
     if has_ended {
         progress.finished(Side::Client);

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use relayserver_core::liveness::{Event, Liveness};
-use relayserver_core::{Announcement, Reason, Time, limits};
+use relayserver_core::{Announcement, HostId, Reason, Time, limits};
 use relayserver_transport::{ReadHalf, Stream, WriteHalf};
 use relayserver_wire::FRAME_MAX;
 use relayserver_wire::command::Announcement as Message;
@@ -19,6 +19,7 @@ use crate::assignment::CommandGuard;
 use crate::clock::sleep_until;
 use crate::command::encode;
 use crate::context::Context;
+use crate::traffic::Traffic;
 
 /// How many pings and pongs may wait to be written. A host that asks more often than it reads gets fewer answers.
 const SIGNS_MAX: usize = 16;
@@ -35,6 +36,7 @@ pub(crate) struct Talk {
 /// Talks to the host until the channel is to end. Gives why.
 pub(crate) async fn run(
     stream: Stream,
+    host: HostId,
     guard: &CommandGuard,
     talk: Talk,
     context: &Context,
@@ -42,7 +44,7 @@ pub(crate) async fn run(
     let Talk { queue, overflow, refusal } = talk;
     let (signs, signs_queue) = mpsc::channel(SIGNS_MAX);
     let (reader, writer) = stream.into_split();
-    let mut listener = Listener::new(signs, guard, context);
+    let mut listener = Listener::new(signs, host, guard, context);
     tokio::select! {
         () = speak(queue, signs_queue, writer, context) => {
             refusal.get().copied().unwrap_or(Reason::CommandStuck)
@@ -96,6 +98,10 @@ struct Listener<'a> {
     liveness: Liveness,
     signs: mpsc::Sender<Message>,
     nonce: u64,
+    host: HostId,
+    /// What its sessions had carried when that was last looked at.
+    carried: u64,
+    traffic: &'a Traffic,
     guard: &'a CommandGuard,
     decoder: Decoder,
 }
@@ -103,14 +109,18 @@ struct Listener<'a> {
 impl Listener<'_> {
     fn new<'a>(
         signs: mpsc::Sender<Message>,
+        host: HostId,
         guard: &'a CommandGuard,
-        context: &Context,
+        context: &'a Context,
     ) -> Listener<'a> {
         Listener {
             started: Instant::now(),
             liveness: Liveness::new(Time::ZERO, context.patience),
             signs,
             nonce: 0,
+            host,
+            carried: 0,
+            traffic: &context.assignments.traffic,
             guard,
             decoder: Decoder::new(FRAME_MAX),
         }
@@ -131,6 +141,8 @@ impl Listener<'_> {
             let events = match heard {
                 Some(Ok(0) | Err(_)) => return Reason::PeerClosed,
                 Some(Ok(_)) => self.liveness.handle_heard_late(now),
+                // Whatever comes from it on a session is a sign of life too.
+                None if self.carries() => self.liveness.handle_heard_late(now),
                 None => self.liveness.handle_timeout(now),
             };
             if let Err(reason) = events.into_iter().try_for_each(|event| self.perform(event)) {
@@ -141,6 +153,13 @@ impl Listener<'_> {
                 return reason;
             }
         }
+    }
+
+    /// Whether its sessions have carried bytes of its since this was last asked.
+    fn carries(&mut self) -> bool {
+        let carried = self.traffic.from(self.host);
+        let before = std::mem::replace(&mut self.carried, carried);
+        carried > before
     }
 
     fn perform(&mut self, event: Event) -> Result<(), Reason> {

@@ -35,7 +35,7 @@ impl World {
     ) {
         let own = self.members.get(&host).cloned();
         // Its last key, or, now and then, the one before: the answer with the last was lost.
-        let was_lost = self.next_number % 3 == 0;
+        let was_lost = self.next_number.is_multiple_of(3);
         let known = own.as_ref().map(|it| it.key_before.filter(|_| was_lost).unwrap_or(it.key));
         let last_key = if knows_key { known } else { Some(WRONG_KEY) };
         let is_another = own.is_some_and(|it| it.grant != grant || !knows_key);

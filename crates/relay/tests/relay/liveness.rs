@@ -1,12 +1,13 @@
 //! Hosts that are silent: suspect, gone, and well again.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use relayserver_core::liveness::Patience;
 use relayserver_relay::Reason;
 
 use crate::peers::{
-    Data, Member, Secure, assert_ended, assert_reset, echo, read_exactly, within, write,
+    Data, Knock, Member, Secure, assert_ended, assert_reset, echo, read_exactly, within, write,
 };
 
 fn patient(suspect_after: u64, gone_after: u64) -> Secure {
@@ -50,26 +51,24 @@ async fn a_suspect_host_keeps_what_it_serves_and_is_given_clients_again_once_it_
     let (mut host, mut serving) = idle(&relay, "laptop").await;
     let mut client = relay.client_of("ssh").await;
     serving.accept().await;
-    let mut next = host.idle_channel(&relay, "ssh").await;
-    let waiting = async {
-        loop {
-            let client = relay.client_of("ssh").await;
-            let given = tokio::time::timeout(Duration::from_millis(100), next.start()).await;
-            if given.is_err() {
-                break client;
-            }
-            next.say(relayserver_wire::start::Verdict::Rejected { reason: None }).await;
-            next = host.idle_channel(&relay, "ssh").await;
-        }
-    };
-    let mut waiting = within("nobody is given to it", waiting).await;
-    echo(&mut client, &mut serving.stream).await;
+    let mut pooled = host.idle_channel(&relay, "ssh").await;
+    assert_ended(&mut pooled.stream).await;
+    let mut waiting = relay.client_of("ssh").await;
     write(&mut waiting, b"request").await;
+    relay.until_waiting(1).await;
+    echo(&mut client, &mut serving.stream).await;
+    let knock = Knock::data(host.id, host.key, "ssh");
+    let again = async {
+        let mut stream = relay.connect_from(Ipv4Addr::LOCALHOST).await;
+        knock.say(&mut stream).await.unwrap();
+        let mut fresh = Data { stream };
+        fresh.accept().await;
+        assert_eq!(read_exactly(&mut fresh.stream, 7).await, b"request");
+    };
     tokio::select! {
-        _start = within("the client that waited", next.accept()) => {}
+        () = within("the client that waited", again) => {}
         () = host.stay_alive() => {}
     }
-    assert_eq!(read_exactly(&mut next.stream, 7).await, b"request");
 }
 
 #[tokio::test]
@@ -86,6 +85,24 @@ async fn a_host_that_is_gone_loses_its_sessions() {
     relay.until_empty().await;
     let refusal = host.channel(&relay, "ssh").await.err().unwrap();
     assert_eq!(refusal.reason, Reason::ChannelKeyUnknown.code());
+}
+
+#[tokio::test]
+async fn a_host_whose_sessions_carry_its_bytes_is_not_silent() {
+    let relay = patient(300, 900);
+    let (mut host, mut serving) = idle(&relay, "laptop").await;
+    let mut client = relay.client_of("ssh").await;
+    serving.accept().await;
+    // Nothing comes over the command channel, for three times as long as would be its end.
+    for _ in 0..54 {
+        write(&mut serving.stream, b"x").await;
+        assert_eq!(read_exactly(&mut client, 1).await, b"x");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(relay.occupancy().commands, 1);
+    // And then it is.
+    host.assert_closed().await;
+    assert_eq!(assert_reset(&mut client).await, b"");
 }
 
 #[tokio::test]
