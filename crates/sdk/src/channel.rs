@@ -50,7 +50,8 @@ impl Task {
                 self.report(Report::ChannelFailed(self.slot, trouble)).await;
             }
             Ok((stream, answer)) if answer.v2.is_some() => {
-                self.idle_of_version_2(stream, answer, since).await
+                let service = self.shared.link.services().get(pool).cloned();
+                self.idle_of_version_2(stream, answer, since, service.unwrap_or_default()).await;
             }
             Ok((stream, answer)) => self.adopt(stream, answer).await,
             Err(trouble) => self.report(Report::ChannelFailed(self.slot, trouble)).await,
@@ -71,7 +72,13 @@ impl Task {
         }
     }
 
-    async fn idle_of_version_2(mut self, mut stream: Stream, answer: Answer, since: Since) {
+    async fn idle_of_version_2(
+        mut self,
+        mut stream: Stream,
+        answer: Answer,
+        since: Since,
+        service: String,
+    ) {
         let (slot, channel_id) = (self.slot, answer.channel_id);
         self.report(Report::ChannelAnswered { slot, channel_id, clients: None }).await;
         let heard = tokio::select! {
@@ -84,7 +91,7 @@ impl Task {
         };
         // What came while the relay was not heard of may be another host's by now.
         let start = match self.shared.contact.is_unbroken(since) {
-            true => read_start(&mut stream).await,
+            true => read_start(&mut stream, &service).await,
             false => Err("the relay was not heard of meanwhile".to_owned()),
         };
         match start {
@@ -163,7 +170,7 @@ async fn establish(shared: &Shared, pool: PoolIndex) -> Result<(Stream, Answer),
 }
 
 /// The frame that goes ahead of a session, and no byte beyond it. Its first byte is there.
-async fn read_start(stream: &mut Stream) -> Result<Start, String> {
+async fn read_start(stream: &mut Stream, service: &str) -> Result<Start, String> {
     let reading = async {
         let mut header = [0; HEADER_LEN];
         stream.read_exact(&mut header).await?;
@@ -173,6 +180,9 @@ async fn read_start(stream: &mut Stream) -> Result<Start, String> {
         Start::decode(&payload).map_err(Fault::not_a_relay)
     };
     match timeout(limits::HELLO_TIMEOUT, reading).await {
+        Ok(Ok(start)) if start.service != service => {
+            Err(format!("a session of service {}, expected {service}", start.service))
+        }
         Ok(Ok(start)) => Ok(start),
         Ok(Err(Fault::Lost(why) | Fault::NotARelay(why))) => Err(why),
         Err(_elapsed) => Err("the start frame did not come whole in time".to_owned()),

@@ -165,6 +165,12 @@ impl Session {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
+    /// Whether it is this host's to serve, as far as that is known: an offer may have gone to another while this host stood still.
+    pub(crate) fn may_be_served(&self) -> bool {
+        let is_unbroken = |offer: &Offer| self.life.shared.contact.is_unbroken(offer.since);
+        self.offer.as_ref().is_none_or(is_unbroken)
+    }
+
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (Some(offer), Some(stream)) = (&mut self.offer, &mut self.stream) else {
             return Poll::Ready(Ok(()));

@@ -18,7 +18,9 @@ impl<H: Handles> Book<H> {
     ) {
         let refusal = if self.draining {
             Some(Reason::Draining)
-        } else if self.roster.commands() >= self.limits.commands_max {
+        } else if self.roster.commands() >= self.limits.commands_max
+            && self.roster.command_of_member(host).is_none()
+        {
             Some(Reason::CommandLimit)
         } else {
             self.roster.refusal_of_command(now, host, membership.as_ref())

@@ -39,13 +39,15 @@ impl World {
         let known = own.as_ref().map(|it| it.key_before.filter(|_| was_lost).unwrap_or(it.key));
         let last_key = if knows_key { known } else { Some(WRONG_KEY) };
         let is_another = own.is_some_and(|it| it.grant != grant || !knows_key);
+        let replaced = self.commands.iter().find(|(_, it)| **it == host).map(|(id, _)| *id);
         let refusal = self
             .refusal_of_any_command()
+            // One in the place of another is none too many.
+            .filter(|reason| *reason != Reason::CommandLimit || replaced.is_none())
             .or_else(|| self.refusal_of_grant(grant.as_ref()))
             .or_else(|| is_another.then_some(Reason::HostIdTaken))
             .or_else(|| services.iter().find_map(|it| self.refusal_of_member(grant.as_ref(), it)));
         let (command, key) = (CommandId(self.number()), u128::from(self.number()));
-        let replaced = self.commands.iter().find(|(_, it)| **it == host).map(|(id, _)| *id);
         if refusal.is_none() {
             replaced.map(|replaced| self.commands.remove(&replaced));
             self.commands.insert(command, host);

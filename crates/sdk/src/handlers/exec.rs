@@ -80,6 +80,11 @@ impl Exec {
 impl Handler for Exec {
     async fn handle(&self, session: Session) -> io::Result<()> {
         let id = session.id();
+        // A program may do what it does before it reads or writes.
+        if !session.may_be_served() {
+            session.reject("relay_silent");
+            return Ok(());
+        }
         let (program, stderr) = match self.spawn() {
             Ok(spawned) => spawned,
             Err(error) => {
