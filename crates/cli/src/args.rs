@@ -1,16 +1,18 @@
 //! The command line: what can be said, what it means when it is not said, and the help. Nothing here does anything.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, ValueEnum};
-use relayserver::handlers::Forward;
+use relayserver_config::ServiceName;
 use relayserver_relay::Network;
 use relayserver_transport::HostPort;
 
 use crate::exit;
+use crate::targets::ForwardArg;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -33,6 +35,11 @@ pub(crate) enum Subcommand {
     #[command(alias = "server")]
     Host(HostArgs),
     Demo(DemoArgs),
+    Token(crate::token::TokenArgs),
+    Key(crate::key::KeyArgs),
+    Check(crate::check::CheckArgs),
+    Status(crate::status::StatusArgs),
+    Explain(crate::explain::ExplainArgs),
 }
 
 fn top_help() -> String {
@@ -67,9 +74,21 @@ pub(crate) struct RelayArgs {
     #[arg(value_name = "TPORT", default_value_t = 8002)]
     pub(crate) clients_port: u16,
 
-    /// The address that the three ports are on
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_parser = ip)]
-    pub(crate) bind: IpAddr,
+    /// Open to the world, with TLS and tokens: the address that hosts dial, HOST or HOST:PORT
+    #[arg(long, value_name = "ADDR", value_parser = public_address, conflicts_with_all = ["v1_allow", "insecure", "listen_command"])]
+    pub(crate) public: Option<HostPort>,
+
+    /// Read the relay's configuration from a file instead of the flags below
+    #[arg(long, value_name = "FILE", conflicts_with_all = FLAGS_OF_THE_FILE)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where the relay keeps its key and its tokens
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    /// The address that the ports are on: all, with --public, else 127.0.0.1
+    #[arg(long, value_name = "IP", value_parser = ip)]
+    pub(crate) bind: Option<IpAddr>,
 
     /// Address and port for data channels, instead of DPORT
     #[arg(long, value_name = "ADDR", value_parser = socket_address)]
@@ -104,7 +123,7 @@ pub(crate) struct RelayArgs {
     pub(crate) clients_max: usize,
 
     /// How many clients may wait for a channel
-    #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().queue_max)]
+    #[arg(long, value_name = "N", default_value_t = relayserver_relay::ServiceLimits::default().queue_max)]
     pub(crate) queue_max: usize,
 
     /// How many data channels may be connected
@@ -115,7 +134,7 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().commands_max, value_parser = count)]
     pub(crate) commands_max: usize,
 
-    /// How many connections that have not said hello may be open; beyond it newcomers push out the oldest
+    /// How many connections that have not said hello may be open; others wait for their turn
     #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().handshakes_max, value_parser = count)]
     pub(crate) handshakes_max: usize,
 
@@ -131,10 +150,33 @@ pub(crate) struct RelayArgs {
     pub(crate) until_stdin_closes: bool,
 }
 
+/// What a configuration file says instead.
+const FLAGS_OF_THE_FILE: [&str; 15] = [
+    "hosts_port",
+    "command_port",
+    "clients_port",
+    "bind",
+    "listen_hosts",
+    "listen_command",
+    "listen_clients",
+    "v1_allow",
+    "assign_timeout",
+    "drain_timeout",
+    "clients_max",
+    "queue_max",
+    "channels_max",
+    "commands_max",
+    "handshakes_max",
+];
+
 fn relay_help() -> String {
     format!(
         "\
 Examples:
+  relayserver relay --public relay.example.com
+          open to the world: TLS, tokens, a join line to start with
+  relayserver relay --config relay.toml
+          the same with services, limits and more
   relayserver relay
           on this machine alone: data 8000, command 8001, clients 8002
   relayserver relay 9000 9001 9002
@@ -153,19 +195,32 @@ On Ctrl-C or SIGTERM it takes no new clients and gives running sessions the drai
 #[derive(Debug, Args)]
 #[command(after_help = host_help())]
 pub(crate) struct HostArgs {
-    /// The relay's name or address
-    #[arg(value_name = "RELAY", default_value = "localhost", value_parser = relay_name)]
-    pub(crate) relay: String,
+    /// The join line that `relayserver token create` printed, or the name or address of a relay that asks for none [default:
+    /// RELAYSERVER_JOIN, else localhost]
+    #[arg(value_name = "JOIN|RELAY", value_parser = relay)]
+    pub(crate) relay: Option<RelayArg>,
 
     /// The relay's port for data channels
     #[arg(value_name = "DPORT", default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) hosts_port: u16,
 
-    /// The relay's port for command channels
+    /// An original relay's port for command channels
     #[arg(value_name = "CPORT", default_value_t = 8001, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) command_port: u16,
 
-    /// How many data channels to keep waiting for clients, 1 to 1000
+    /// The file that the join line is in
+    #[arg(long, value_name = "FILE", conflicts_with = "relay")]
+    pub(crate) join_file: Option<PathBuf>,
+
+    /// Read what to serve from a file instead of the flags below
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "pool_size", "service", "command"])]
+    pub(crate) config: Option<PathBuf>,
+
+    /// The service that a target without a name is for [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<ServiceName>,
+
+    /// How many data channels to keep waiting for the clients of each service, 1 to 1000
     #[arg(short = 'n', long = "pool-size", value_name = "N", default_value_t = 10, value_parser = pool_size)]
     pub(crate) pool_size: usize,
 
@@ -190,15 +245,15 @@ pub(crate) struct HostArgs {
 
 /// What a session is connected to: one of these.
 #[derive(Debug, Args)]
-#[group(multiple = false)]
+#[group(id = "target", multiple = false)]
 pub(crate) struct TargetArgs {
     /// Send every byte back (the default)
     #[arg(long)]
     pub(crate) echo: bool,
 
-    /// Connect each session to this server: 22, 192.0.2.7:22, db.local:5432, unix:/run/app.sock
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) forward: Option<Forward>,
+    /// Connect each session to this server: 22, 192.0.2.7:22, db.local:5432, unix:/run/app.sock (repeatable, each for its service)
+    #[arg(long, value_name = "[SERVICE=]ADDR")]
+    pub(crate) forward: Vec<ForwardArg>,
 
     /// Run a program for each session: its stdin and stdout are the session, its stderr goes to the log
     #[arg(long, requires = "command")]
@@ -213,8 +268,12 @@ fn host_help() -> String {
     format!(
         "\
 Examples:
+  relayserver host --join-file join --forward 22
+          this machine's ssh, for whoever dials the relay of that join line
+  relayserver host --join-file join --forward ssh=22 --forward web=unix:/run/app.sock
+          two services
   relayserver host relay.example.com --forward 22
-          this machine's ssh, for whoever dials the relay
+          at a relay that asks for no token
   relayserver host relay.example.com --forward unix:/run/app.sock -n 50
           a server on a Unix socket, with 50 channels waiting
   relayserver host relay.example.com --exec -- python3 -u quiz.py
@@ -276,6 +335,26 @@ fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| "expected a time with its unit, like 500ms, 5s or 2m".to_owned())
 }
 
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text) {
+        Ok(Duration::ZERO) => Err("expected a time beyond 0, like 12h or 30d".to_owned()),
+        read => read,
+    }
+}
+
+/// A name or an address, with a port or without one, which is 0 then.
+pub(crate) fn public_address(text: &str) -> Result<HostPort, String> {
+    let address = HostPort::parse_with_default(text, 0).map_err(|_| {
+        "expected the relay's public name or address, like relay.example.com".to_owned()
+    })?;
+    let is_everywhere =
+        address.host.parse::<IpAddr>().is_ok_and(|it| it.to_canonical().is_unspecified());
+    if is_everywhere || text.ends_with(":0") {
+        return Err("expected an address that hosts can dial, like relay.example.com".to_owned());
+    }
+    Ok(address)
+}
+
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),
@@ -290,6 +369,43 @@ fn ip(text: &str) -> Result<IpAddr, String> {
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "expected an address with a port, like 0.0.0.0:8000 or [::]:8000".to_owned())
+}
+
+/// Where the relay is: a join line, which is a secret, or a name.
+#[derive(Clone)]
+pub(crate) enum RelayArg {
+    Join(String),
+    Name(String),
+}
+
+impl RelayArg {
+    pub(crate) fn join_line(&self) -> Option<&str> {
+        match self {
+            RelayArg::Join(line) => Some(line),
+            RelayArg::Name(_) => None,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            RelayArg::Name(name) => Some(name),
+            RelayArg::Join(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for RelayArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name().unwrap_or("***"))
+    }
+}
+
+/// What looks like a join line, or like a part of one, is not read here: what is wrong with an argument is shown with it.
+fn relay(text: &str) -> Result<RelayArg, String> {
+    if text.starts_with("relayserver") && text.contains(':') || text.contains("rls_") {
+        return Ok(RelayArg::Join(text.to_owned()));
+    }
+    relay_name(text).map(RelayArg::Name)
 }
 
 /// A name or an address, and no port.
@@ -334,7 +450,7 @@ mod tests {
         let Subcommand::Host(host) = parse("relayserver server").unwrap().subcommand else {
             panic!("expected host");
         };
-        assert_eq!(host.relay, "localhost");
+        assert!(host.relay.is_none());
         assert_eq!((host.hosts_port, host.command_port, host.pool_size), (8000, 8001, 10));
     }
 

@@ -12,6 +12,8 @@ pub(crate) enum Exit {
     Failure,
     /// The command line is wrong.
     Usage,
+    /// The relay will not have this host, and waiting cannot mend it.
+    Refused,
     /// A signal of this number cut it short: the second one, where the first asks for a drain.
     Signal(u8),
 }
@@ -22,6 +24,8 @@ impl Termination for Exit {
             Exit::Success => ExitCode::SUCCESS,
             Exit::Failure => ExitCode::FAILURE,
             Exit::Usage => ExitCode::from(2),
+            // EX_NOPERM of sysexits.h.
+            Exit::Refused => ExitCode::from(77),
             Exit::Signal(number) => ExitCode::from(128_u8.saturating_add(number)),
         }
     }
@@ -29,7 +33,7 @@ impl Termination for Exit {
 
 /// What every help text says about them.
 pub(crate) const HELP: &str = "Exit codes: 0 after all was done or drained, 1 when something failed, 2 for a wrong command \
-                               line, 130 or 143 when Ctrl-C or SIGTERM cut it short (relay and host: the second one).";
+                               line, 77 when the relay will not have this host for good (host), 130 or 143 when Ctrl-C or SIGTERM cut it short (relay and host: the second one).";
 
 /// Prints what clap found, or the help that was asked for.
 pub(crate) fn usage(error: &clap::Error) -> Exit {
@@ -40,6 +44,33 @@ pub(crate) fn usage(error: &clap::Error) -> Exit {
 
 /// Says what failed.
 pub(crate) fn failure(message: &str) -> Exit {
-    let _printed = writeln!(io::stderr(), "relayserver: {message}");
+    say(message);
     Exit::Failure
+}
+
+/// Says what is wrong with a file, a line for each error, which begins with the file's name.
+pub(crate) fn failed_check(message: &str) -> Exit {
+    let _printed = writeln!(io::stderr(), "{message}");
+    Exit::Failure
+}
+
+/// Says why the relay will not have this host.
+pub(crate) fn refused(message: &str) -> Exit {
+    say(message);
+    Exit::Refused
+}
+
+fn say(message: &str) {
+    let _printed = writeln!(io::stderr(), "relayserver: {message}");
+}
+
+/// Prints what was asked for. A reader that has gone is no concern of ours.
+pub(crate) fn print(text: &str) -> Exit {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            failure(&format!("cannot print: {error}"))
+        }
+        _ => Exit::Success,
+    }
 }

@@ -2,13 +2,20 @@
 //! exit code. What the subcommands do lives in the crates; here is only how a person meets it.
 
 mod args;
+mod check;
 mod demo;
 mod descriptors;
 mod exit;
+mod explain;
 mod host;
+mod key;
 mod logging;
+mod operator;
 mod relay;
 mod signals;
+mod status;
+mod targets;
+mod token;
 
 use std::time::Duration;
 
@@ -37,13 +44,23 @@ fn main() -> Exit {
         }
         Subcommand::Host(args) => {
             logging::init(&args.logging);
-            // Programs of --exec would have the limit too, and some of them use `select`.
-            if !args.target.exec {
-                descriptors::raise_limit();
+            match host::Host::of(&args) {
+                Ok(host) => {
+                    // Programs that it runs would have the limit too, and some of them use `select`.
+                    if !host.runs_programs() {
+                        descriptors::raise_limit();
+                    }
+                    runtime.block_on(host::run(host, args.drain_timeout, args.until_stdin_closes))
+                }
+                Err(message) => exit::failure(&message),
             }
-            runtime.block_on(host::run(args))
         }
         Subcommand::Demo(args) => runtime.block_on(demo::run(args)),
+        Subcommand::Token(args) => token::run(&args),
+        Subcommand::Key(args) => key::run(&args),
+        Subcommand::Check(args) => check::run(&args),
+        Subcommand::Explain(args) => explain::run(args),
+        Subcommand::Status(args) => status::run(&args),
     };
     // What tasks hold is dropped, and programs that they run end with it. A blocking read of standard input cannot be ended, and
     // does not hold up the exit for longer.

@@ -17,16 +17,19 @@ use serde_json::Value;
 const SDK: &str = "relayserver";
 const CORE: &str = "relayserver-core";
 const CLI: &str = "relayserver-cli";
+const CONFIG: &str = "relayserver-config";
 const INNER: [&str; 4] = [CORE, "relayserver-wire", "relayserver-transport", "relayserver-splice"];
 
 /// The crates of the workspace that `name` may use in what it builds. `None` for a crate that nobody has thought about.
 fn allowed(name: &str) -> Option<Vec<&'static str>> {
     match name {
-        name if INNER.contains(&name) => Some(Vec::new()),
+        name if INNER.contains(&name) || name == CONFIG => Some(Vec::new()),
         "relayserver-relay" | SDK => Some(INNER.to_vec()),
         "relayserver-admin" => Some(vec!["relayserver-relay"]),
-        "relayserver-testing" => Some(vec!["relayserver-relay", SDK]),
-        CLI => Some([&INNER[..], &["relayserver-relay", SDK, "relayserver-admin"]].concat()),
+        "relayserver-testing" => Some(vec!["relayserver-relay", "relayserver-transport", SDK]),
+        CLI => {
+            Some([&INNER[..], &["relayserver-relay", SDK, "relayserver-admin", CONFIG]].concat())
+        }
         _ => None,
     }
 }

@@ -61,7 +61,7 @@ fn a_host_that_gets_fewer_channels_than_it_wants_is_not_lost_and_complains_once(
     let relay = Relay::start(&["--channels-max", "3"]);
     let host = Host::start(&relay, &["-n", "6"]);
     // Those of the first round, and of two more tries.
-    relay.program.events("data channel refused", 5);
+    relay.program.events("host refused", 5);
     let warnings: Vec<_> =
         host.program.lines().into_iter().filter(|line| line.contains("\"WARN\"")).collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -88,7 +88,8 @@ fn nothing_behind_forward_ends_that_session_and_the_host_serves_once_there_is() 
     let mut host = Host::start(&relay, &["--forward", &port.to_string()]);
     for count in 1..=2 {
         assert_eq!(relay.receive().0, b"");
-        relay.program.events("session ended", count);
+        let refused = relay.program.events("client refused", count);
+        assert_eq!(text(&refused[count - 1], "reason"), "target_unreachable");
     }
     let why = host.program.event("server cannot be reached");
     assert_eq!(text(&why, "target"), local(port).to_string());

@@ -82,7 +82,7 @@ fn every_line_of_a_json_log_is_json() {
     relay.program.event("session ended");
     // A peer that speaks something else.
     client(relay.hosts).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    let refused = relay.program.event("data channel refused");
+    let refused = relay.program.event("host refused");
     assert_eq!(text(&refused, "reason"), "not_our_protocol");
     let mut programs = [relay.program, host.program];
     for program in &mut programs {

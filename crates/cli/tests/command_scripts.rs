@@ -78,7 +78,7 @@ fn they_work_from_anywhere_and_through_a_link() {
     assert!(ended.status.success(), "{}", ended.stderr);
     assert!(ended.stdout.contains("[DPORT] [CPORT] [TPORT]"), "{}", ended.stdout);
     let ended = run(script("server", &built, &["--help"]));
-    assert!(ended.stdout.contains("[RELAY] [DPORT] [CPORT]"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("[JOIN|RELAY] [DPORT] [CPORT]"), "{}", ended.stdout);
 }
 
 #[test]

@@ -98,12 +98,24 @@ impl TheirRelay {
     }
 }
 
+/// Our relay as it is without a configuration, and as one with TLS and tokens that serves version 1 beside them on one port. What the
+/// second needs lives beside it.
+fn both_relays() -> [(Relay, Option<tempfile::TempDir>); 2] {
+    let (secure, folder) = Relay::start_secure("queue = { wait = \"30s\" }\n");
+    [(Relay::start(&["--assign-timeout", "30s"]), None), (secure, Some(folder))]
+}
+
 #[test]
 fn their_host_serves_through_our_relay() {
     let Some(python) = python() else { return };
-    let relay = Relay::start(&[]);
+    for (relay, _folder) in both_relays() {
+        serves_every_application(&python, &relay);
+    }
+}
+
+fn serves_every_application(python: &Path, relay: &Relay) {
     for (app, answer) in [("echo", "abc"), ("upper", "ABC"), ("greet", "welcome\r\nabc")] {
-        let host = their_host(&python, &relay, &["--app", app]);
+        let host = their_host(python, relay, &["--app", app]);
         let mut client = relay.client();
         client.write_all(b"abc").unwrap();
         expect(&mut client, answer.as_bytes());
@@ -119,34 +131,37 @@ fn their_host_serves_through_our_relay() {
 #[test]
 fn their_host_hears_of_an_open_before_any_byte_and_of_a_drop_after_it() {
     let Some(python) = python() else { return };
-    let relay = Relay::start(&[]);
-    let host = their_host(&python, &relay, &["-n", "1", "--app", "greet"]);
-    // Says nothing: their host speaks on the strength of the announcement alone.
-    let mut client = relay.client();
-    expect(&mut client, b"welcome\r\n");
-    drop(client);
-    host.line("the end of the session", |line| line.starts_with("end "));
-    let dropped = host.line("the drop", |line| line.starts_with("drop "));
-    let opened = host.line("the open", |line| line.starts_with("open "));
-    assert_eq!(opened.trim_start_matches("open "), dropped.trim_start_matches("drop "));
+    for (relay, _folder) in both_relays() {
+        let host = their_host(&python, &relay, &["-n", "1", "--app", "greet"]);
+        // Says nothing: their host speaks on the strength of the announcement alone.
+        let mut client = relay.client();
+        expect(&mut client, b"welcome\r\n");
+        drop(client);
+        host.line("the end of the session", |line| line.starts_with("end "));
+        let dropped = host.line("the drop", |line| line.starts_with("drop "));
+        let opened = host.line("the open", |line| line.starts_with("open "));
+        assert_eq!(opened.trim_start_matches("open "), dropped.trim_start_matches("drop "));
+    }
 }
 
 #[test]
 fn their_host_may_send_its_hello_a_byte_at_a_time() {
     let Some(python) = python() else { return };
-    let relay = Relay::start(&[]);
-    let _host = their_host(&python, &relay, &["--split", "-n", "3"]);
-    assert_eq!(relay.ask(b"one line\n"), b"one line\n");
+    for (relay, _folder) in both_relays() {
+        let _host = their_host(&python, &relay, &["--split", "-n", "3"]);
+        assert_eq!(relay.ask(b"one line\n"), b"one line\n");
+    }
 }
 
 #[test]
 fn their_host_replaces_its_channels_under_more_clients_than_it_holds() {
     let Some(python) = python() else { return };
-    let relay = Relay::start(&["--assign-timeout", "30s"]);
-    let _host = their_host(&python, &relay, &["-n", "4"]);
-    converse_at_once(relay.clients, 40, 9_973);
-    let ended = relay.program.events("session ended", 40);
-    assert_eq!(ended.len(), 40);
+    for (relay, _folder) in both_relays() {
+        let _host = their_host(&python, &relay, &["-n", "4"]);
+        converse_at_once(relay.clients, 40, 9_973);
+        let ended = relay.program.events("session ended", 40);
+        assert_eq!(ended.len(), 40);
+    }
 }
 
 #[test]

@@ -105,24 +105,99 @@ impl FromStr for SessionId {
     }
 }
 
-/// Which host something belongs to. In v1, which names no hosts, an address is one host.
+/// Which host something belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostId(IpAddr);
+pub enum HostId {
+    /// Of version 1, which names no hosts: an address is one host. Canonical: see [`HostId::from_address`].
+    Address(IpAddr),
+    /// Of version 2: 128 random bits that a process gave itself, written as 32 hex digits.
+    Process(u128),
+}
 
 impl HostId {
     /// The v1 host at `address`; an IPv4 address mapped into IPv6 is the IPv4 address.
     pub fn from_address(address: IpAddr) -> HostId {
-        HostId(address.to_canonical())
+        HostId::Address(address.to_canonical())
     }
 }
 
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostId::Address(address) => address.fmt(f),
+            HostId::Process(number) => write!(f, "{number:032x}"),
+        }
+    }
+}
+
+impl FromStr for HostId {
+    type Err = InvalidHostId;
+
+    fn from_str(text: &str) -> Result<HostId, InvalidHostId> {
+        // No address has 32 digits and nothing else.
+        if text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let number = u128::from_str_radix(text, 16).map_err(|_| InvalidHostId)?;
+            return Ok(HostId::Process(number));
+        }
+        text.parse().map(HostId::from_address).map_err(|_| InvalidHostId)
+    }
+}
+
+/// A text is neither an address nor 32 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidHostId;
+
+/// What ties a host's data channels to its command channel: new with each command channel, known to the two alone.
+#[derive(Clone, Copy)]
+pub struct ChannelKey(u128);
+
+impl ChannelKey {
+    /// The key made of these 128 random bits.
+    pub const fn new(bits: u128) -> ChannelKey {
+        ChannelKey(bits)
+    }
+
+    /// The bits, for the wire.
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
+
+    /// Whether both are the same, in a time that does not depend on where they differ.
+    pub fn is(self, other: ChannelKey) -> bool {
+        let differing = std::hint::black_box(self.0 ^ other.0);
+        differing == 0
+    }
+}
+
+impl fmt::Debug for ChannelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChannelKey(***)")
+    }
+}
+
+/// Names a grant: the token's public part.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrantId(Arc<str>);
+
+impl GrantId {
+    /// The grant of the token whose public part is `id`.
+    pub fn new(id: &str) -> GrantId {
+        GrantId(Arc::from(id))
+    }
+
+    /// The token's public part.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GrantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-/// The name under which hosts are grouped. v1 has just [`ServiceName::default`].
+/// The name under which hosts are grouped. v1 names none: its hosts serve one that the relay chooses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Arc<str>);
 
@@ -130,6 +205,11 @@ impl ServiceName {
     /// The service called `name`.
     pub fn new(name: &str) -> ServiceName {
         ServiceName(Arc::from(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

@@ -5,12 +5,13 @@
 
 mod backoff;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::time::Time;
 
-use backoff::{Backoff, CEILING_MAX, SETTLED, delay};
+use backoff::{Backoff, CEILING_MAX, SETTLED, delay, some_of};
 pub use backoff::{Dice, Failure};
 
 /// How many data channels a host holds unless it is told otherwise, as the original does.
@@ -28,6 +29,9 @@ pub const BACKLOG_MAX: usize = 128;
 /// each other's; those that came in one round trip are enough.
 pub const EARLY_MAX: usize = 1024;
 
+/// A relay that is back after no time at all is still spared all of its hosts in the same moment.
+const PAUSE_SMEAR_MIN: Duration = Duration::from_millis(500);
+
 /// How long an idle channel that ended without a byte is kept for its announcement, which travels on another connection: a
 /// client may connect and send its end at once, to be spoken to. Several round trips of the slowest usable link.
 pub const ANNOUNCEMENT_GRACE: Duration = Duration::from_secs(1);
@@ -36,6 +40,9 @@ pub const ANNOUNCEMENT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u64);
 
+/// One of the pools that a host keeps, one a service, by its place in the list that the [`Keeper`] was made with.
+pub type PoolIndex = usize;
+
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -43,8 +50,8 @@ pub enum Output {
     DialCommand,
     /// Give up dialling the command channel.
     AbandonCommand,
-    /// Dial a data channel and say hello on it.
-    DialChannel(Slot),
+    /// Dial a data channel and say hello on it, for this pool.
+    DialChannel(Slot, PoolIndex),
     /// A session opened on this channel: hand it to the application. The keeper is done with it.
     Open(Slot),
     /// Close this channel, or give up dialling it. The keeper is done with it.
@@ -53,12 +60,18 @@ pub enum Output {
 
 /// The state of a host towards its relay.
 pub struct Keeper {
-    pool_size: usize,
+    pools: Vec<Pool>,
     dice: Dice,
     backoff: Backoff,
     command: Command,
     /// Command channels lost since one settled.
     command_losses: u32,
+    /// Whether a channel takes what only a live command channel has told, as in version 2.
+    channels_need_command: bool,
+    /// Whether a channel was answered since the command channel was.
+    channel_was_answered: bool,
+    /// Until when the relay wants to be left alone.
+    held_until: Time,
     channels: BTreeMap<Slot, Channel>,
     dialling: usize,
     /// The answered channels by the id that announcements call them.
@@ -70,6 +83,13 @@ pub struct Keeper {
     outputs: VecDeque<Output>,
 }
 
+/// The channels for one service.
+struct Pool {
+    size: usize,
+    /// How many are held: idle, or under way.
+    held: usize,
+}
+
 enum Command {
     Down { retry_at: Time },
     Dialling { round: u64 },
@@ -79,6 +99,7 @@ enum Command {
 enum Channel {
     Dialling {
         round: u64,
+        pool: PoolIndex,
     },
     /// Waits for a client.
     Idle(Idle),
@@ -92,20 +113,25 @@ enum Channel {
 #[derive(Clone, Copy)]
 struct Idle {
     id: i32,
+    pool: PoolIndex,
     since: Time,
     round: u64,
 }
 
 impl Keeper {
-    /// A host that holds `pool_size` idle channels, at least 1, and has dialled nothing yet:
+    /// A host that holds so many idle channels in each of its pools, at least 1, and has dialled nothing yet:
     /// [`handle_timeout`](Keeper::handle_timeout) starts it.
-    pub fn new(pool_size: usize, dice: Dice) -> Keeper {
+    pub fn new(pool_sizes: &[usize], dice: Dice) -> Keeper {
+        let pool = |size: &usize| Pool { size: (*size).max(1), held: 0 };
         Keeper {
-            pool_size: pool_size.max(1),
+            pools: pool_sizes.iter().map(pool).collect(),
             dice,
             backoff: Backoff::default(),
             command: Command::Down { retry_at: Time::ZERO },
             command_losses: 0,
+            channels_need_command: false,
+            channel_was_answered: false,
+            held_until: Time::ZERO,
             channels: BTreeMap::new(),
             dialling: 0,
             by_id: HashMap::new(),
@@ -128,7 +154,7 @@ impl Keeper {
             Channel::Ended { at, .. } => Some(*at + ANNOUNCEMENT_GRACE),
             Channel::Dialling { .. } | Channel::Idle(_) => None,
         });
-        ended.chain(self.next_try()).chain(self.trial_ends_at()).min()
+        ended.chain(self.next_try()).chain(self.hold_ends_at()).chain(self.trial_ends_at()).min()
     }
 
     /// When the relay is dialled again, where that is not now.
@@ -141,13 +167,19 @@ impl Keeper {
             Command::Down { .. } | Command::Dialling { .. } | Command::Up { .. } => None,
         };
         // The later of the two; `None` is earlier than any time.
-        command.max(self.backoff.retry_at())
+        let due = command.max(self.backoff.retry_at())?;
+        Some(due.max(self.held_until))
     }
 
     /// Whether clients can be served: the command channel is up, and there are channels, or the relay answers for more.
     pub fn is_ready(&self) -> bool {
         let has_channels = self.channels.len() > self.dialling;
-        matches!(self.command, Command::Up { .. }) && (has_channels || self.backoff.has_answered())
+        // In version 2 an answer on the command channel is one, too; what clients can use are channels.
+        let had_channels = match self.channels_need_command {
+            true => self.channel_was_answered,
+            false => self.backoff.has_answered(),
+        };
+        matches!(self.command, Command::Up { .. }) && (has_channels || had_channels)
     }
 
     /// How many channels are held: idle, or under way.
@@ -166,12 +198,70 @@ impl Keeper {
         self.decide(now);
     }
 
-    /// The command channel is connected. That proves nothing yet: the relay has not said a word.
+    /// The command channel is connected (version 1). That proves nothing yet: the relay has not said a word.
     pub fn handle_command_up(&mut self, now: Time) {
+        self.channels_need_command = false;
         if matches!(self.command, Command::Dialling { .. }) {
             self.command = Command::Up { since: now };
         }
         self.decide(now);
+    }
+
+    /// The command channel is connected, and the relay has answered on it (version 2): it is proven.
+    pub fn handle_command_answered(&mut self, now: Time) {
+        self.channels_need_command = true;
+        self.channel_was_answered = false;
+        if let Command::Dialling { round } = self.command {
+            self.backoff.answered(round);
+            self.backoff.settled(round);
+            self.command = Command::Up { since: now };
+        }
+        self.decide(now);
+    }
+
+    /// Nothing was heard of the relay for so long that it may have given this host's channels up: what is idle is closed,
+    /// unread, and the command channel is dialled anew.
+    pub fn handle_silence(&mut self, now: Time) {
+        let answered = |channel: &Channel| !matches!(channel, Channel::Dialling { .. });
+        let answered: Vec<Slot> =
+            self.channels.iter().filter(|(_, it)| answered(it)).map(|(slot, _)| *slot).collect();
+        for slot in answered {
+            self.take(slot);
+            self.outputs.push_back(Output::Close(slot));
+        }
+        if let Command::Up { since } = self.command {
+            // At once, where that is not all that this relay does.
+            let delay = match self.command_lost_since(now, since) {
+                0 => Duration::ZERO,
+                losses => delay(losses, CEILING_MAX, &mut self.dice),
+            };
+            self.command = Command::Down { retry_at: now + delay };
+            self.outputs.push_back(Output::AbandonCommand);
+        }
+        self.decide(now);
+    }
+
+    /// The relay wants to be left alone for `pause`: nothing is dialled until then, and a while by chance beyond it, so that not
+    /// all hosts come back at once.
+    pub fn handle_pause(&mut self, now: Time, pause: Duration) {
+        let beyond = some_of(pause.max(PAUSE_SMEAR_MIN), &mut self.dice);
+        self.held_until = now + pause + beyond;
+    }
+
+    /// The connection that asked for a command channel has become a data channel, which announcements will call `id`: the relay is
+    /// an original. `None` where no more channels are wanted.
+    pub fn handle_adopted(&mut self, now: Time, id: i32) -> Option<Slot> {
+        let Command::Dialling { round } = self.command else {
+            return None;
+        };
+        self.backoff.answered(round);
+        if self.leaving || self.room() == 0 {
+            return None;
+        }
+        let pool = self.emptiest()?;
+        let slot = self.hold(pool, Channel::Idle(Idle { id, pool, since: now, round }));
+        self.by_id.insert(id, slot);
+        Some(slot)
     }
 
     /// Dialling the command channel failed.
@@ -188,12 +278,9 @@ impl Keeper {
         if let Command::Up { since } = self.command {
             // The next one may be another relay's, with the same ids for other channels.
             self.early.clear();
-            if now - since >= SETTLED {
-                self.command_losses = 0;
-            }
             // Its own count: two hosts at an original relay chase each other's command channel out, and nothing else.
-            let delay = delay(self.command_losses, CEILING_MAX, &mut self.dice);
-            self.command_losses = self.command_losses.saturating_add(1);
+            let losses = self.command_lost_since(now, since);
+            let delay = delay(losses, CEILING_MAX, &mut self.dice);
             self.command = Command::Down { retry_at: now + delay };
             let ended = |channel: &Channel| matches!(channel, Channel::Ended { .. });
             let ended: Vec<Slot> =
@@ -207,9 +294,10 @@ impl Keeper {
 
     /// The relay answered the hello: the channel, which announcements will call `id`, is idle.
     pub fn handle_answered(&mut self, now: Time, slot: Slot, id: i32) {
-        if let Some(Channel::Dialling { round }) = self.channels.get(&slot) {
-            let idle = Idle { id, since: now, round: *round };
+        if let Some(Channel::Dialling { round, pool }) = self.channels.get(&slot) {
+            let idle = Idle { id, pool: *pool, since: now, round: *round };
             self.backoff.answered(idle.round);
+            self.channel_was_answered = true;
             self.dialling -= 1;
             self.channels.insert(slot, Channel::Idle(idle));
             self.by_id.insert(id, slot);
@@ -224,7 +312,7 @@ impl Keeper {
 
     /// The channel did not come to an answer.
     pub fn handle_failed(&mut self, now: Time, slot: Slot, failure: Failure) {
-        if let Some(Channel::Dialling { round }) = self.channels.get(&slot) {
+        if let Some(Channel::Dialling { round, .. }) = self.channels.get(&slot) {
             self.backoff.failed(now, *round, failure, &mut self.dice);
             self.take(slot);
         }
@@ -282,6 +370,7 @@ impl Keeper {
     pub fn handle_drain(&mut self) {
         self.leaving = true;
         self.dialling = 0;
+        self.pools.iter_mut().for_each(|pool| pool.held = 0);
         self.by_id.clear();
         self.early.clear();
         for slot in std::mem::take(&mut self.channels).into_keys() {
@@ -298,7 +387,11 @@ impl Keeper {
     pub fn check_invariants(&self) {
         let dialling = |channel: &&Channel| matches!(channel, Channel::Dialling { .. });
         assert_eq!(self.channels.values().filter(dialling).count(), self.dialling);
-        assert!(self.channels.len() <= self.pool_size, "more channels than the pool has places");
+        for (index, pool) in self.pools.iter().enumerate() {
+            let held = self.channels.values().filter(|channel| channel.pool() == index).count();
+            assert_eq!(pool.held, held, "a pool's channels are counted");
+            assert!(held <= pool.size, "more channels than the pool has places");
+        }
         assert!(self.dialling <= DIALLING_MAX, "too many dials at once");
         assert!(self.early.len() <= EARLY_MAX, "too many early announcements");
         assert!(self.early.is_empty() || self.dialling > 0, "early announcements for nobody");
@@ -314,7 +407,10 @@ impl Keeper {
         if self.trial_ends_at().is_some_and(|at| at <= now) {
             self.backoff.settled(self.backoff.round());
         }
-        if self.leaving || !self.backoff.is_over(now) {
+        if self.held_until <= now {
+            self.held_until = Time::ZERO;
+        }
+        if self.leaving || self.held_until > now || !self.backoff.is_over(now) {
             return;
         }
         let round = self.backoff.round();
@@ -325,13 +421,33 @@ impl Keeper {
             self.command = Command::Dialling { round };
             self.outputs.push_back(Output::DialCommand);
         }
-        for _ in 0..self.dials_allowed().min(self.channels_missing()) {
-            let slot = Slot(self.next_slot);
-            self.next_slot += 1;
+        for _ in 0..self.dials_allowed().min(self.room()) {
+            let Some(pool) = self.emptiest() else {
+                break;
+            };
             self.dialling += 1;
-            self.channels.insert(slot, Channel::Dialling { round });
-            self.outputs.push_back(Output::DialChannel(slot));
+            let slot = self.hold(pool, Channel::Dialling { round, pool });
+            self.outputs.push_back(Output::DialChannel(slot, pool));
         }
+    }
+
+    /// Counts the loss of a command channel that was up since then, and gives how many there were before since one settled.
+    fn command_lost_since(&mut self, now: Time, since: Time) -> u32 {
+        let before = if now - since >= SETTLED { 0 } else { self.command_losses };
+        self.command_losses = before.saturating_add(1);
+        before
+    }
+
+    fn hold(&mut self, pool: PoolIndex, channel: Channel) -> Slot {
+        let slot = Slot(self.next_slot);
+        self.next_slot += 1;
+        self.channels.insert(slot, channel);
+        self.pools.iter_mut().skip(pool).take(1).for_each(|pool| pool.held += 1);
+        slot
+    }
+
+    fn hold_ends_at(&self) -> Option<Time> {
+        (self.held_until > Time::ZERO && !self.leaving).then_some(self.held_until)
     }
 
     /// While the relay is not proven, one dial at a time.
@@ -340,19 +456,31 @@ impl Keeper {
     }
 
     fn dials_allowed(&self) -> usize {
+        let command_is_up = matches!(self.command, Command::Up { .. });
+        if self.channels_need_command && !command_is_up {
+            return 0;
+        }
         if self.backoff.is_proven() {
             return DIALLING_MAX - self.dialling;
         }
         // The command channel comes first: what opens before it is up is not announced to us. And where the relay has closed
         // channels that it had answered, the next one is watched until it has settled.
-        let command_is_up = matches!(self.command, Command::Up { .. });
         let watches_one = self.on_trial().next().is_some();
         usize::from(command_is_up && self.dialling == 0 && !watches_one)
     }
 
-    fn channels_missing(&self) -> usize {
-        let room = BACKLOG_MAX.max(self.pool_size).saturating_sub(self.backlog);
-        self.pool_size.min(room).saturating_sub(self.channels.len())
+    /// How many more channels the application's backlog allows.
+    fn room(&self) -> usize {
+        let wanted: usize = self.pools.iter().map(|pool| pool.size).sum();
+        let room = BACKLOG_MAX.max(wanted).saturating_sub(self.backlog);
+        wanted.min(room).saturating_sub(self.channels.len())
+    }
+
+    /// The pool that lacks the most channels; the first of those that do. `None` where all are full.
+    fn emptiest(&self) -> Option<PoolIndex> {
+        let missing = self.pools.iter().map(|pool| pool.size.saturating_sub(pool.held));
+        let (missing, index) = missing.enumerate().map(|(at, it)| (it, Reverse(at))).max()?;
+        (missing > 0).then_some(index.0)
     }
 
     /// When the relay is proven again by an idle channel that it has not closed, where it has closed some before.
@@ -387,6 +515,7 @@ impl Keeper {
 
     fn take(&mut self, slot: Slot) -> Option<Channel> {
         let taken = self.channels.remove(&slot)?;
+        self.pools.iter_mut().skip(taken.pool()).take(1).for_each(|pool| pool.held -= 1);
         match taken {
             Channel::Dialling { .. } => self.dialling -= 1,
             Channel::Idle(Idle { id, .. }) | Channel::Ended { idle: Idle { id, .. }, .. } => {
@@ -396,5 +525,14 @@ impl Keeper {
             }
         }
         Some(taken)
+    }
+}
+
+impl Channel {
+    fn pool(&self) -> PoolIndex {
+        match self {
+            Channel::Dialling { pool, .. } => *pool,
+            Channel::Idle(idle) | Channel::Ended { idle, .. } => idle.pool,
+        }
     }
 }

@@ -6,9 +6,12 @@
 
 mod admission;
 mod assignment;
+mod grant;
 mod ids;
 pub mod keeper;
 pub mod limits;
+pub mod liveness;
+mod policy;
 mod pool;
 mod reason;
 pub mod record;
@@ -16,11 +19,16 @@ mod session;
 mod time;
 mod vocabulary;
 
-pub use admission::{Admission, Ticket};
+pub use admission::{Admission, SILENCE_MAX, Ticket, Verdict};
 pub use assignment::Book;
-pub use ids::{ChannelId, CommandId, HostId, ServiceName, SessionId};
-pub use limits::Limits;
+pub use assignment::snapshot::{BookSnapshot, HostSnapshot, MemberSnapshot, ServiceSnapshot};
+pub use grant::{Grant, InvalidServicePattern, Role, ServicePattern};
+pub use ids::{ChannelId, ChannelKey, CommandId, GrantId, HostId, ServiceName, SessionId};
+pub use limits::{Limits, ServiceLimits};
+pub use policy::Policy;
 pub use reason::Reason;
 pub use session::Phase;
 pub use time::Time;
-pub use vocabulary::{Announcement, Assignment, Handles, Input, Occupancy, Output};
+pub use vocabulary::{
+    Announcement, Assignment, End, Handles, Input, Membership, Occupancy, Output,
+};

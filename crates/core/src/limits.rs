@@ -40,10 +40,6 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(90);
 /// The relay's caps and deadlines that its operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a client may wait for a channel. Zero refuses at once, as the original does.
-    pub assign_timeout: Duration,
-    /// How many clients of one service may wait.
-    pub queue_max: usize,
     /// How many clients may be connected, waiting or in a session.
     pub clients_max: usize,
     /// How many data channels may be connected, idle or in a session.
@@ -59,9 +55,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            // Three dials of a host that is redialling, with the round trips of a bad network.
-            assign_timeout: Duration::from_secs(5),
-            queue_max: 1024,
             // A session takes two descriptors, an idle channel one: as many sessions and as many idle channels besides are
             // 98,304, and with command channels and handshakes 106,496. Distributions allow a service 524,288.
             clients_max: 32_768,
@@ -74,3 +67,32 @@ impl Default for Limits {
         }
     }
 }
+
+/// What the relay's operator may set for a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// How many sessions it may have at once; none: no bound of its own.
+    pub sessions_max: Option<usize>,
+    /// How many of its clients may wait.
+    pub queue_max: usize,
+    /// How long a client may wait for a channel. Zero refuses at once, as the original does.
+    pub assign_timeout: Duration,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> ServiceLimits {
+        ServiceLimits {
+            sessions_max: None,
+            queue_max: 1024,
+            // Three dials of a host that is redialling, with the round trips of a bad network.
+            assign_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How long a host may take to accept a session. Its server is dialled within seconds; an application that does not read for this
+/// long is not there.
+pub const ACCEPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many hosts a client is offered to before it is refused. More than that do not fail one after the other by chance.
+pub const OFFERS_MAX: usize = 8;

@@ -64,9 +64,13 @@ impl<T> Pool<T> {
         self.change(host, |pool| pool.idle.remove(&turn)).flatten().map(|(_, handle)| handle)
     }
 
-    /// Takes the channel that is next: of the host with the fewest sessions the one that has waited longest.
-    pub(crate) fn take(&mut self) -> Option<(HostId, ChannelId, T)> {
-        let best = *self.ranking.first()?;
+    /// Takes the channel that is next: of the host with the fewest sessions, among those that may have it, the one that has
+    /// waited longest.
+    pub(crate) fn take(
+        &mut self,
+        may_serve: impl Fn(HostId) -> bool,
+    ) -> Option<(HostId, ChannelId, T)> {
+        let best = *self.ranking.iter().find(|rank| may_serve(rank.host))?;
         let (channel, handle) = self.change(best.host, |pool| pool.idle.remove(&best.oldest))??;
         Some((best.host, channel, handle))
     }
@@ -74,6 +78,22 @@ impl<T> Pool<T> {
     /// Tells how many sessions `host` has now.
     pub(crate) fn set_sessions(&mut self, host: HostId, sessions: usize) {
         self.change(host, |pool| pool.sessions = sessions);
+    }
+
+    /// The hosts that have an idle channel here.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = HostId> {
+        self.ranking.iter().map(|rank| rank.host)
+    }
+
+    /// How many idle channels each of them has here.
+    pub(crate) fn idle_by_host(&self) -> impl Iterator<Item = (HostId, usize)> {
+        self.hosts.iter().map(|(host, pool)| (*host, pool.idle.len()))
+    }
+
+    /// Takes every channel of `host` out.
+    pub(crate) fn take_all_of(&mut self, host: HostId) -> Vec<(ChannelId, T)> {
+        let taken = self.change(host, |pool| std::mem::take(&mut pool.idle));
+        taken.into_iter().flat_map(BTreeMap::into_values).collect()
     }
 
     /// Takes every channel out.
@@ -135,11 +155,11 @@ mod tests {
         pool.add(host(1), 2, turn.next(), channel(1), ());
         pool.add(host(2), 1, turn.next(), channel(2), ());
         pool.add(host(2), 1, turn.next(), channel(3), ());
-        assert_eq!(pool.take(), Some((host(2), channel(2), ())));
+        assert_eq!(pool.take(|_| true), Some((host(2), channel(2), ())));
         pool.set_sessions(host(2), 3);
-        assert_eq!(pool.take(), Some((host(1), channel(1), ())));
-        assert_eq!(pool.take(), Some((host(2), channel(3), ())));
-        assert_eq!(pool.take(), None);
+        assert_eq!(pool.take(|_| true), Some((host(1), channel(1), ())));
+        assert_eq!(pool.take(|_| true), Some((host(2), channel(3), ())));
+        assert_eq!(pool.take(|_| true), None);
     }
 
     #[test]
@@ -148,7 +168,19 @@ mod tests {
         let mut turn = Turn::default();
         pool.add(host(2), 0, turn.next(), channel(7), ());
         pool.add(host(1), 0, turn.next(), channel(8), ());
-        assert_eq!(pool.take(), Some((host(2), channel(7), ())));
+        assert_eq!(pool.take(|_| true), Some((host(2), channel(7), ())));
+    }
+
+    #[test]
+    fn a_host_that_may_not_serve_is_passed_over() {
+        let mut pool = Pool::default();
+        let mut turn = Turn::default();
+        pool.add(host(1), 0, turn.next(), channel(1), ());
+        pool.add(host(2), 5, turn.next(), channel(2), ());
+        assert_eq!(pool.take(|it| it != host(1)), Some((host(2), channel(2), ())));
+        assert_eq!(pool.take(|it| it != host(1)), None);
+        assert_eq!(pool.take_all_of(host(1)), [(channel(1), ())]);
+        assert!(pool.is_empty());
     }
 
     #[test]
@@ -160,7 +192,7 @@ mod tests {
         pool.add(host(1), 0, turn.next(), channel(2), ());
         assert_eq!(pool.remove(host(1), lost), Some(()));
         assert_eq!(pool.remove(host(1), lost), None);
-        assert_eq!(pool.take(), Some((host(1), channel(2), ())));
+        assert_eq!(pool.take(|_| true), Some((host(1), channel(2), ())));
         assert!(pool.is_empty());
     }
 }

@@ -4,16 +4,22 @@
 //! A line is `NANOSECONDS < INPUT` or `NANOSECONDS > OUTPUT`; the first one holds the limits and where channel ids started.
 //! Handles stand in no line: which socket it was does not matter to the decision.
 
+mod text;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead};
-use std::str::{FromStr, SplitWhitespace};
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::assignment::Book;
-use crate::ids::{ChannelId, CommandId, HostId, ServiceName};
-use crate::limits::Limits;
+use crate::ids::{ChannelId, ServiceName};
+use crate::limits::{Limits, ServiceLimits};
+use crate::policy::Policy;
 use crate::time::Time;
-use crate::vocabulary::{Handles, Input, Output};
+use crate::vocabulary::{Handles, Input};
+pub use text::NotInForm;
+use text::{Optional, Words};
 
 /// The handles of a book that reaches nothing: for replays and tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +36,8 @@ impl Handles for Plain {
 pub struct Header {
     /// The limits that the book was made with.
     pub limits: Limits,
+    /// Which services there were.
+    pub policy: Policy,
     /// Where channel ids started.
     pub first: ChannelId,
 }
@@ -69,7 +77,7 @@ pub fn replay(recording: impl BufRead) -> Result<usize, ReplayError> {
     let first = first.map_err(ReplayError::Read)?;
     let malformed = |line, text: &str| ReplayError::Malformed { line, text: text.to_owned() };
     let header: Header = first.parse().map_err(|NotInForm| malformed(number, &first))?;
-    let mut book = Book::<Plain>::new(header.limits, header.first);
+    let mut book = Book::<Plain>::new(header.limits, header.policy, header.first);
     let mut inputs = 0;
     for (number, line) in lines {
         let line = line.map_err(ReplayError::Read)?;
@@ -106,20 +114,18 @@ fn parts(line: &str) -> Option<(Time, &str, &str)> {
     known.then_some((Time::from_start(Duration::from_nanos(nanos)), direction, text))
 }
 
-/// A text is not of the form that recordings have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotInForm;
-
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Limits { assign_timeout, queue_max, clients_max, channels_max, commands_max, .. } =
-            self.limits;
-        write!(
-            f,
-            "book {} {queue_max} {clients_max} {channels_max} {commands_max} {}",
-            assign_timeout.as_nanos(),
-            self.first
-        )
+        let Limits { clients_max, channels_max, commands_max, .. } = self.limits;
+        let Policy { services, open_service, mixed } = &self.policy;
+        write!(f, "book {clients_max} {channels_max} {commands_max} {}", self.first)?;
+        write!(f, " {} {mixed}", Optional(open_service.as_ref()))?;
+        for (name, limits) in services {
+            let ServiceLimits { sessions_max, queue_max, assign_timeout } = limits;
+            let (sessions_max, nanos) = (Optional(*sessions_max), assign_timeout.as_nanos());
+            write!(f, " {name} {sessions_max} {queue_max} {nanos}")?;
+        }
+        Ok(())
     }
 }
 
@@ -127,109 +133,30 @@ impl FromStr for Header {
     type Err = NotInForm;
 
     fn from_str(line: &str) -> Result<Header, NotInForm> {
-        let mut words = Words(line.split_whitespace());
+        let mut words = Words::of(line);
         if words.word()? != "book" {
             return Err(NotInForm);
         }
         let limits = Limits {
-            assign_timeout: Duration::from_nanos(words.parse()?),
-            queue_max: words.parse()?,
             clients_max: words.parse()?,
             channels_max: words.parse()?,
             commands_max: words.parse()?,
             ..Limits::default()
         };
-        Ok(Header { limits, first: words.channel()? })
-    }
-}
-
-impl<H: Handles> fmt::Display for Input<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Input::CommandUp { command, host, .. } => write!(f, "command_up {command} {host}"),
-            Input::CommandDown { command } => write!(f, "command_down {command}"),
-            Input::ReserveChannel { host, service } => {
-                write!(f, "reserve_channel {host} {service}")
-            }
-            Input::ChannelIdle { channel, .. } => write!(f, "channel_idle {channel}"),
-            Input::ChannelGone { channel } => write!(f, "channel_gone {channel}"),
-            Input::ClientArrived { session, service, .. } => {
-                write!(f, "client_arrived {session} {service}")
-            }
-            Input::ClientGone { session } => write!(f, "client_gone {session}"),
-            Input::ClientFinished { session } => write!(f, "client_finished {session}"),
-            Input::HostFinished { session } => write!(f, "host_finished {session}"),
-            Input::SessionEnded { session } => write!(f, "session_ended {session}"),
-            Input::TimePassed => write!(f, "time_passed"),
-            Input::Drain => write!(f, "drain"),
-            Input::EndAll { reason } => write!(f, "end_all {reason}"),
+        let first = words.channel()?;
+        let open_service = words.optional(|word| Ok(ServiceName::new(word)))?;
+        let mixed = words.parse()?;
+        let mut services = BTreeMap::new();
+        while let Ok(name) = words.service() {
+            let limits = ServiceLimits {
+                sessions_max: words.optional(|word| word.parse().map_err(|_| NotInForm))?,
+                queue_max: words.parse()?,
+                assign_timeout: Duration::from_nanos(words.parse()?),
+            };
+            services.insert(name, limits);
         }
-    }
-}
-
-impl FromStr for Input<Plain> {
-    type Err = NotInForm;
-
-    fn from_str(text: &str) -> Result<Input<Plain>, NotInForm> {
-        let mut words = Words(text.split_whitespace());
-        Ok(match words.word()? {
-            "command_up" => Input::CommandUp {
-                command: CommandId(words.parse()?),
-                host: words.host()?,
-                handle: (),
-            },
-            "command_down" => Input::CommandDown { command: CommandId(words.parse()?) },
-            "reserve_channel" => {
-                Input::ReserveChannel { host: words.host()?, service: words.service()? }
-            }
-            "channel_idle" => Input::ChannelIdle { channel: words.channel()?, handle: () },
-            "channel_gone" => Input::ChannelGone { channel: words.channel()? },
-            "client_arrived" => Input::ClientArrived {
-                session: words.parse()?,
-                service: words.service()?,
-                client: (),
-                stop: (),
-            },
-            "client_gone" => Input::ClientGone { session: words.parse()? },
-            "client_finished" => Input::ClientFinished { session: words.parse()? },
-            "host_finished" => Input::HostFinished { session: words.parse()? },
-            "session_ended" => Input::SessionEnded { session: words.parse()? },
-            "time_passed" => Input::TimePassed,
-            "drain" => Input::Drain,
-            "end_all" => Input::EndAll { reason: words.parse()? },
-            _ => return Err(NotInForm),
-        })
-    }
-}
-
-impl<H: Handles> fmt::Display for Output<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Output::Reserved { channel } => write!(f, "reserved {channel}"),
-            Output::ReserveRefused { reason } => write!(f, "reserve_refused {reason}"),
-            Output::HostJoined { host } => write!(f, "host_joined {host}"),
-            Output::HostLeft { host } => write!(f, "host_left {host}"),
-            Output::CloseCommand { reason, .. } => write!(f, "close_command {reason}"),
-            Output::Assigned { assignment: it, .. } => write!(
-                f,
-                "assigned {} {} {} {} {}",
-                it.session,
-                it.service,
-                it.host,
-                it.channel,
-                it.waited.as_nanos()
-            ),
-            Output::Announce { command, announcement, .. } => {
-                write!(f, "announce {command} {announcement}")
-            }
-            Output::Refused { session, reason, .. } => write!(f, "refused {session} {reason}"),
-            Output::CloseChannel { channel, reason, .. } => {
-                write!(f, "close_channel {channel} {reason}")
-            }
-            Output::EndSession { session, reason, .. } => {
-                write!(f, "end_session {session} {reason}")
-            }
-        }
+        let policy = Policy { services, open_service, mixed };
+        Ok(Header { limits, policy, first })
     }
 }
 
@@ -249,50 +176,39 @@ impl fmt::Display for ReplayError {
 
 impl std::error::Error for ReplayError {}
 
-struct Words<'a>(SplitWhitespace<'a>);
-
-impl<'a> Words<'a> {
-    fn word(&mut self) -> Result<&'a str, NotInForm> {
-        self.0.next().ok_or(NotInForm)
-    }
-
-    fn parse<T: FromStr>(&mut self) -> Result<T, NotInForm> {
-        self.word()?.parse().map_err(|_| NotInForm)
-    }
-
-    fn host(&mut self) -> Result<HostId, NotInForm> {
-        Ok(HostId::from_address(self.parse()?))
-    }
-
-    fn service(&mut self) -> Result<ServiceName, NotInForm> {
-        Ok(ServiceName::new(self.word()?))
-    }
-
-    fn channel(&mut self) -> Result<ChannelId, NotInForm> {
-        ChannelId::new(self.parse()?).ok_or(NotInForm)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::reason::Reason;
 
     const SESSION: &str = "0000000000000000000000000000002a";
+    const HOST: &str = "000000000000000000000000000000aa";
 
     #[test]
     fn every_input_reads_back_as_it_was_written() {
         let texts = [
-            "command_up 7 127.0.0.1".to_owned(),
+            "command_up 7 127.0.0.1 - - - -".to_owned(),
+            format!("command_up 7 {HOST} 3f - - default"),
+            format!("command_up 7 {HOST} 3f laptop 2a default,ssh"),
+            "command_gone 7".to_owned(),
+            "command_leaving 7".to_owned(),
+            "command_suspect 7".to_owned(),
+            "command_well 7".to_owned(),
+            "grant_changed laptop -".to_owned(),
+            "grant_changed laptop host - -".to_owned(),
+            "grant_changed laptop client 1500 web-*,ssh".to_owned(),
             "command_down 7".to_owned(),
-            "reserve_channel 2001:db8::1 default".to_owned(),
+            "reserve_channel 2001:db8::1 default -".to_owned(),
+            format!("reserve_channel {HOST} ssh 3f"),
             "channel_idle 2147483647".to_owned(),
             "channel_gone 1".to_owned(),
             format!("client_arrived {SESSION} default"),
             format!("client_gone {SESSION}"),
             format!("client_finished {SESSION}"),
             format!("host_finished {SESSION}"),
-            format!("session_ended {SESSION}"),
+            format!("accepted {SESSION}"),
+            format!("offer_failed {SESSION} rejected"),
+            format!("session_ended {SESSION} finished 1 2"),
             "time_passed".to_owned(),
             "drain".to_owned(),
             format!("end_all {}", Reason::Drained),
@@ -305,16 +221,17 @@ mod tests {
 
     /// One client waits, is served when a channel comes, and ends.
     fn recording() -> String {
-        let limits = Limits::default();
-        let mut book = Book::<Plain>::new(limits, ChannelId::new(5).unwrap());
-        let mut text = format!("{}\n", Header { limits, first: ChannelId::new(5).unwrap() });
+        let (limits, policy, first) =
+            (Limits::default(), Policy::default(), ChannelId::new(5).unwrap());
+        let mut book = Book::<Plain>::new(limits, policy.clone(), first);
+        let mut text = format!("{}\n", Header { limits, policy, first });
         let inputs = [
-            "command_up 0 127.0.0.1".to_owned(),
+            "command_up 0 127.0.0.1 - - - -".to_owned(),
             format!("client_arrived {SESSION} default"),
-            "reserve_channel 127.0.0.1 default".to_owned(),
+            "reserve_channel 127.0.0.1 default -".to_owned(),
             "channel_idle 5".to_owned(),
             format!("client_finished {SESSION}"),
-            format!("session_ended {SESSION}"),
+            format!("session_ended {SESSION} finished 1 2"),
         ];
         for (second, input) in inputs.iter().enumerate() {
             let now = Time::from_start(Duration::from_secs(second as u64));

@@ -1,7 +1,10 @@
 //! A session as the book knows it: which phase it is in, and on which host.
 
+use std::collections::BTreeSet;
+
 use crate::ids::{ChannelId, HostId, ServiceName};
 use crate::pool::Turn;
+use crate::reason::Reason;
 use crate::time::Time;
 use crate::vocabulary::Handles;
 
@@ -10,6 +13,10 @@ use crate::vocabulary::Handles;
 pub enum Phase {
     /// No channel yet.
     Waiting,
+    /// Assigned to a host that has not accepted it yet.
+    Offered,
+    /// To be taken back from that host.
+    Withdrawn,
     /// Both directions open.
     Open,
     /// The client has sent its last byte (or was reset).
@@ -23,28 +30,55 @@ pub enum Phase {
 /// A client and, once assigned, its channel.
 pub(crate) struct Session<H: Handles> {
     pub(crate) service: ServiceName,
-    /// Asks the running session, or the waiting client, to end. Taken when that was asked, so it is asked once.
+    /// Its place in the order of arrival, which it keeps when it is taken back from a host.
+    pub(crate) turn: Turn,
+    /// The hosts that it was offered to in vain.
+    pub(crate) tried: BTreeSet<HostId>,
+    /// Why the last of them did not serve it.
+    pub(crate) last_failure: Option<Reason>,
+    /// Reaches the session. Taken when it was asked to end, or to give its client back, so it is asked once.
     pub(crate) stop: Option<H::Stop>,
     pub(crate) state: State<H>,
 }
 
 pub(crate) enum State<H: Handles> {
-    Waiting { since: Time, turn: Turn, client: H::Client },
-    Assigned { channel: ChannelId, host: HostId, client_finished: bool, host_finished: bool },
+    Waiting { since: Time, client: H::Client },
+    Assigned { channel: ChannelId, host: HostId, progress: Progress },
+}
+
+/// How far an assigned session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) acceptance: Acceptance,
+    pub(crate) client_finished: bool,
+    pub(crate) host_finished: bool,
+}
+
+/// What the host has said to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acceptance {
+    /// Nothing yet.
+    Offered,
+    /// Nothing, and it is not asked any more.
+    Withdrawn,
+    /// It serves it. Hosts of version 1 are not asked.
+    Accepted,
 }
 
 impl<H: Handles> State<H> {
     pub(crate) fn phase(&self) -> Phase {
         match self {
             State::Waiting { .. } => Phase::Waiting,
-            State::Assigned { client_finished, host_finished, .. } => {
-                match (client_finished, host_finished) {
+            State::Assigned { progress, .. } => match progress.acceptance {
+                Acceptance::Offered => Phase::Offered,
+                Acceptance::Withdrawn => Phase::Withdrawn,
+                Acceptance::Accepted => match (progress.client_finished, progress.host_finished) {
                     (false, false) => Phase::Open,
                     (true, false) => Phase::ClientFinished,
                     (false, true) => Phase::HostFinished,
                     (true, true) => Phase::BothFinished,
-                }
-            }
+                },
+            },
         }
     }
 }

@@ -2,10 +2,12 @@
 
 #![allow(missing_docs, reason = "the fields of inputs and outputs are named after their types")]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use crate::ids::{ChannelId, CommandId, HostId, ServiceName, SessionId};
+use crate::grant::Grant;
+use crate::ids::{ChannelId, ChannelKey, CommandId, GrantId, HostId, ServiceName, SessionId};
 use crate::reason::Reason;
 
 /// How whoever drives the book reaches what stands in it. The book keeps these and gives them back; it never looks inside.
@@ -16,18 +18,34 @@ pub trait Handles {
     type Channel;
     /// Reaches a client that waits.
     type Client;
-    /// Asks a running session to end.
+    /// Reaches an assigned session, once: it is to end, or to give its client back.
     type Stop;
 }
 
 /// Something that happened.
 pub enum Input<H: Handles> {
-    /// A host opened a command channel.
-    CommandUp { command: CommandId, host: HostId, handle: H::Command },
+    /// A host opened a command channel. Hosts of version 2 are members, those of version 1 are not.
+    CommandUp {
+        command: CommandId,
+        host: HostId,
+        membership: Option<Membership>,
+        handle: H::Command,
+    },
     /// A command channel ended.
     CommandDown { command: CommandId },
-    /// A host said hello on a data channel, which needs an id for the answer.
-    ReserveChannel { host: HostId, service: ServiceName },
+    /// A host was not heard from for the time that makes it suspect.
+    CommandSuspect { command: CommandId },
+    /// It was heard from again.
+    CommandWell { command: CommandId },
+    /// It was not heard from for so long that it is gone, and what it serves with it. Version 1 has no such word: there this is
+    /// the command channel's end.
+    CommandGone { command: CommandId },
+    /// A host of version 2 is leaving: it wants no new clients, and finishes what it serves.
+    CommandLeaving { command: CommandId },
+    /// A grant was made or changed, or, where there are no terms, revoked.
+    GrantChanged { grant: GrantId, terms: Option<Grant> },
+    /// A host said hello on a data channel, which needs an id for the answer. Members present their key.
+    ReserveChannel { host: HostId, service: ServiceName, key: Option<ChannelKey> },
     /// The answer is sent: the channel waits for a client.
     ChannelIdle { channel: ChannelId, handle: H::Channel },
     /// A channel that no client had been assigned to ended.
@@ -36,12 +54,16 @@ pub enum Input<H: Handles> {
     ClientArrived { session: SessionId, service: ServiceName, client: H::Client, stop: H::Stop },
     /// A client that was waiting left.
     ClientGone { session: SessionId },
+    /// The host has accepted the session that it was offered.
+    Accepted { session: SessionId },
+    /// The host has not, and will not: its client is to be offered to another.
+    OfferFailed { session: SessionId, reason: Reason, client: H::Client, stop: H::Stop },
     /// The client's last byte was read, or its reset.
     ClientFinished { session: SessionId },
     /// The host's last byte was read.
     HostFinished { session: SessionId },
     /// An assigned session is over: both legs are closed.
-    SessionEnded { session: SessionId },
+    SessionEnded { session: SessionId, end: End },
     /// Time has passed: see [`Book::poll_timeout`](crate::Book::poll_timeout).
     TimePassed,
     /// The relay is leaving: no new clients, no new channels.
@@ -56,6 +78,8 @@ pub enum Output<H: Handles> {
     Reserved { channel: ChannelId },
     /// No channel for this host: close the connection.
     ReserveRefused { reason: Reason },
+    /// The command channel is in the book.
+    CommandTaken { command: CommandId },
     /// The first command channel of a host came up.
     HostJoined { host: HostId },
     /// The last command channel of a host ended.
@@ -70,6 +94,8 @@ pub enum Output<H: Handles> {
     Refused { session: SessionId, reason: Reason, client: H::Client },
     /// Close this idle channel.
     CloseChannel { channel: ChannelId, reason: Reason, handle: H::Channel },
+    /// Take the client of this session back, which its host has not accepted: [`Input::OfferFailed`] is to follow.
+    Withdraw { session: SessionId, reason: Reason, stop: H::Stop },
     /// End this running session.
     EndSession { session: SessionId, reason: Reason, stop: H::Stop },
 }
@@ -87,15 +113,43 @@ pub struct Assignment {
     pub channel: ChannelId,
     /// How long the client had waited.
     pub waited: Duration,
+    /// Whether the host has to accept the session first, as hosts of version 2 do.
+    pub is_offer: bool,
+}
+
+/// What makes a host of version 2 more than an address.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// What its token allows; `None` for one that may do without a token.
+    pub grant: Option<GrantId>,
+    /// The services that it will serve, as far as its grant covers them.
+    pub services: BTreeSet<ServiceName>,
+    /// The key that its data channels are to present from now on.
+    pub key: ChannelKey,
+    /// The key of its last command channel, where it had one: that it is the same process.
+    pub last_key: Option<ChannelKey>,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub reason: Reason,
+    /// How many bytes were written to the host.
+    pub bytes_to_host: u64,
+    /// How many bytes were written to the client.
+    pub bytes_to_client: u64,
 }
 
 /// What a host is told about one of its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announcement {
-    /// A client was assigned to the channel: the host may speak.
+    /// To hosts of version 1: a client was assigned to the channel, and the host may speak.
     Open(ChannelId),
-    /// The client has sent its last byte.
+    /// To hosts of version 1: the client has sent its last byte.
     Drop(ChannelId),
+    /// To hosts of version 2: a session of theirs is over.
+    Ended(SessionId, End),
 }
 
 /// How much of everything there is now.
@@ -118,6 +172,13 @@ impl fmt::Display for Announcement {
         match self {
             Announcement::Open(channel) => write!(f, "open {channel}"),
             Announcement::Drop(channel) => write!(f, "drop {channel}"),
+            Announcement::Ended(session, end) => write!(f, "ended {session} {end}"),
         }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.reason, self.bytes_to_host, self.bytes_to_client)
     }
 }

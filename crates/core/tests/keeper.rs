@@ -2,20 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use relayserver_core::Time;
 use relayserver_core::keeper::{
-    ANNOUNCEMENT_GRACE, BACKLOG_MAX, DIALLING_MAX, Dice, EARLY_MAX, Failure, Keeper, Output, Slot,
+    ANNOUNCEMENT_GRACE, BACKLOG_MAX, DIALLING_MAX, Dice, EARLY_MAX, Failure, Keeper, Output,
+    PoolIndex, Slot,
 };
 
 /// A host process without sockets: performs what the keeper says, as far as a test lets it.
 struct Host {
     keeper: Keeper,
     now: Time,
-    pool_size: usize,
+    pool_sizes: Vec<usize>,
     command_dials: usize,
     command_dialling: bool,
     command_up: bool,
@@ -26,7 +27,12 @@ struct Host {
     closed: Vec<Slot>,
     dials: usize,
     seen: BTreeSet<Slot>,
+    pool_of: BTreeMap<Slot, PoolIndex>,
     leaving: bool,
+    /// The command channel was answered last, and not merely connected.
+    is_version_2: bool,
+    /// Before when the relay wants no dial.
+    paused_until: Time,
 }
 
 impl Host {
@@ -36,10 +42,14 @@ impl Host {
     }
 
     fn with_dice(pool_size: usize, dice: Dice) -> Host {
+        Host::with_pools(&[pool_size], dice)
+    }
+
+    fn with_pools(pool_sizes: &[usize], dice: Dice) -> Host {
         let mut host = Host {
-            keeper: Keeper::new(pool_size, dice),
+            keeper: Keeper::new(pool_sizes, dice),
             now: Time::ZERO,
-            pool_size,
+            pool_sizes: pool_sizes.to_vec(),
             command_dials: 0,
             command_dialling: false,
             command_up: false,
@@ -49,7 +59,10 @@ impl Host {
             closed: Vec::new(),
             dials: 0,
             seen: BTreeSet::new(),
+            pool_of: BTreeMap::new(),
             leaving: false,
+            is_version_2: false,
+            paused_until: Time::ZERO,
         };
         host.tell(|keeper, now| keeper.handle_timeout(now));
         host
@@ -83,15 +96,20 @@ impl Host {
         match output {
             Output::DialCommand => {
                 assert!(!self.leaving && !self.command_dialling && !self.command_up);
+                assert!(self.now >= self.paused_until, "dialled the command channel in a pause");
                 self.command_dialling = true;
                 self.command_dials += 1;
             }
             Output::AbandonCommand => {
-                assert!(self.command_dialling && self.leaving);
-                self.command_dialling = false;
+                assert!((self.command_dialling && self.leaving) || self.command_up);
+                (self.command_dialling, self.command_up) = (false, false);
             }
-            Output::DialChannel(slot) => {
+            Output::DialChannel(slot, pool) => {
+                self.pool_of.insert(slot, pool);
                 assert!(!self.leaving, "dialled while leaving");
+                assert!(self.now >= self.paused_until, "dialled {slot:?} in a pause");
+                let has_key = !self.is_version_2 || self.command_up;
+                assert!(has_key, "dialled {slot:?} without a command channel");
                 assert!(self.seen.insert(slot), "{slot:?} used twice");
                 self.dialling.push(slot);
                 self.dials += 1;
@@ -110,7 +128,52 @@ impl Host {
     fn command_comes_up(&mut self) {
         assert!(std::mem::take(&mut self.command_dialling));
         self.command_up = true;
+        self.is_version_2 = false;
         self.tell(Keeper::handle_command_up);
+    }
+
+    fn command_answers(&mut self) {
+        assert!(std::mem::take(&mut self.command_dialling));
+        self.command_up = true;
+        self.is_version_2 = true;
+        self.tell(Keeper::handle_command_answered);
+    }
+
+    fn silence(&mut self) {
+        self.tell(Keeper::handle_silence);
+    }
+
+    fn pause(&mut self, pause: Duration) {
+        self.paused_until = self.now + pause;
+        self.tell(|keeper, now| keeper.handle_pause(now, pause));
+    }
+
+    /// What asked for the command channel has become an idle channel, where the keeper wants one.
+    fn adopts(&mut self) -> Option<Slot> {
+        assert!(self.command_dialling);
+        let lacking = |pool: PoolIndex| {
+            let held = self.idle.iter().chain(&self.dialling);
+            self.pool_sizes[pool] - held.filter(|slot| self.pool_of[slot] == pool).count()
+        };
+        let emptiest = (0..self.pool_sizes.len()).rev().max_by_key(|pool| lacking(*pool)).unwrap();
+        let room = lacking(emptiest) > 0;
+        // Slots are numbered as they come.
+        let id = i32::try_from(self.seen.len()).unwrap();
+        let adopted = self.keeper.handle_adopted(self.now, id);
+        if let Some(slot) = adopted {
+            assert!(room, "adopted {slot:?} into full pools");
+            assert!(!self.leaving, "adopted while leaving");
+            assert!(self.seen.insert(slot), "{slot:?} used twice");
+            self.pool_of.insert(slot, emptiest);
+            self.idle.push(slot);
+        }
+        self.tell(|_, _| {});
+        adopted
+    }
+
+    /// How many idle channels there are in a pool.
+    fn idle_in(&self, pool: PoolIndex) -> usize {
+        self.idle.iter().filter(|slot| self.pool_of[slot] == pool).count()
     }
 
     fn command_fails(&mut self, failure: Failure) {
@@ -210,6 +273,123 @@ fn the_command_channel_is_first_then_one_data_channel_then_all() {
     host.answered(host.dialling[0]);
     assert!(host.keeper.is_ready());
     assert_eq!((host.idle.len(), host.dialling.len()), (1, 9));
+}
+
+#[test]
+fn each_pool_is_kept_full() {
+    let mut host = Host::with_pools(&[2, 3], Box::new(|| u64::MAX));
+    host.command_answers();
+    while let Some(&slot) = host.dialling.first() {
+        host.answered(slot);
+    }
+    assert_eq!((host.idle_in(0), host.idle_in(1)), (2, 3));
+    let of_first = *host.idle.iter().find(|slot| host.pool_of[slot] == 0).unwrap();
+    host.first_byte(of_first);
+    let [replacement] = host.dialling[..] else { panic!("{:?}", host.dialling) };
+    assert_eq!(host.pool_of[&replacement], 0);
+}
+
+#[test]
+fn an_answered_command_channel_proves_the_relay() {
+    let mut host = Host::new(10);
+    host.command_answers();
+    assert_eq!(host.dialling.len(), 10, "all at once");
+}
+
+#[test]
+fn after_silence_nothing_idle_is_left_and_the_command_channel_is_dialled_anew() {
+    let mut host = Host::ready(4);
+    let opened = host.idle[0];
+    host.first_byte(opened);
+    let under_way = host.dialling.clone();
+    host.silence();
+    assert_eq!(host.closed.len(), 3, "all that was idle");
+    assert!(!host.closed.contains(&opened), "a session is no idle channel");
+    assert!(host.command_dialling && !host.command_up);
+    assert!(under_way.iter().all(|slot| host.dialling.contains(slot)));
+}
+
+#[test]
+fn in_a_pause_nothing_is_dialled_and_afterwards_it_goes_on_by_itself() {
+    let mut host = Host::with_pools(&[2], Box::new(|| u64::MAX));
+    host.command_answers();
+    while let Some(&slot) = host.dialling.first() {
+        host.answered(slot);
+    }
+    let pause = Duration::from_secs(10);
+    host.pause(pause);
+    // Each would be dialled again at once, or a little later.
+    host.first_byte(host.idle[0]);
+    host.lost(host.idle[0]);
+    host.command_lost();
+    assert_eq!((host.dialling.len(), host.command_dialling), (0, false));
+    let next_try = host.keeper.next_try().unwrap();
+    assert!(next_try >= Time::ZERO + pause, "what people are told: {next_try}");
+    let waited = host.waits();
+    assert!(waited >= pause && waited <= 2 * pause, "{waited:?}");
+    assert!(host.command_dialling);
+    host.command_answers();
+    assert_eq!(host.dialling.len(), 2);
+}
+
+#[test]
+fn after_silence_in_a_pause_the_command_channel_waits_for_its_end() {
+    let mut host = Host::new(2);
+    host.command_answers();
+    host.pause(Duration::from_secs(10));
+    host.silence();
+    assert!(!host.command_dialling && !host.command_up);
+    let waited = host.waits();
+    assert!(waited >= Duration::from_secs(10), "{waited:?}");
+    assert!(host.command_dialling);
+}
+
+#[test]
+fn a_shorter_pause_than_is_worth_it_is_still_smeared() {
+    let mut host = Host::new(2);
+    host.command_answers();
+    host.pause(Duration::ZERO);
+    host.silence();
+    assert_waits(&mut host, millis(500));
+}
+
+#[test]
+fn without_a_command_channel_of_version_2_no_channel_is_dialled() {
+    let mut host = Host::new(3);
+    host.command_answers();
+    while let Some(&slot) = host.dialling.first() {
+        host.answered(slot);
+    }
+    host.command_lost();
+    host.first_byte(host.idle[0]);
+    assert!(host.dialling.is_empty(), "its key has died");
+    assert_eq!(host.idle.len(), 2, "what was idle stays");
+    while !host.command_dialling {
+        host.waits();
+    }
+    assert!(host.dialling.is_empty());
+    host.command_answers();
+    assert_eq!(host.dialling.len(), 1);
+}
+
+#[test]
+fn an_adopted_channel_counts_in_its_pool_and_is_announced_by_its_id() {
+    let mut host = Host::with_pools(&[1, 2], Box::new(|| u64::MAX));
+    let adopted = host.adopts().unwrap();
+    assert_eq!(host.pool_of[&adopted], 1, "the emptiest");
+    host.command_comes_up();
+    while let Some(&slot) = host.dialling.first() {
+        host.answered(slot);
+    }
+    assert_eq!((host.idle_in(0), host.idle_in(1)), (1, 2));
+    host.announced(adopted);
+    assert_eq!(host.opened, [adopted]);
+    host.command_lost();
+    while let Some(&slot) = host.dialling.first() {
+        host.answered(slot);
+    }
+    host.waits();
+    assert_eq!(host.adopts(), None, "the pools are full");
 }
 
 #[test]
@@ -522,6 +702,10 @@ fn who_leaves_closes_what_is_idle_and_dials_nothing() {
 #[derive(Clone, Debug)]
 enum Happening {
     CommandUp,
+    CommandAnswered,
+    Silence,
+    Pause(u64),
+    Adopted,
     CommandFails(bool),
     CommandLost,
     Answered(usize),
@@ -540,7 +724,11 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     use Happening::*;
     prop_oneof![
-        4 => Just(CommandUp),
+        3 => Just(CommandUp),
+        2 => Just(CommandAnswered),
+        1 => Just(Silence),
+        1 => (0..60_000_u64).prop_map(Pause),
+        2 => Just(Adopted),
         1 => any::<bool>().prop_map(CommandFails),
         1 => Just(CommandLost),
         12 => any::<usize>().prop_map(Answered),
@@ -569,6 +757,10 @@ impl Host {
         let opened = self.opened.len();
         match happening {
             Happening::CommandUp if self.command_dialling => self.command_comes_up(),
+            Happening::CommandAnswered if self.command_dialling => self.command_answers(),
+            Happening::Silence => self.silence(),
+            Happening::Pause(pause) => self.pause(millis(pause)),
+            Happening::Adopted if self.command_dialling => drop(self.adopts()),
             Happening::CommandFails(away) if self.command_dialling => {
                 self.command_fails(failure(away));
             }
@@ -611,14 +803,17 @@ impl Host {
             *backlog += opened;
             self.backlog(*backlog);
         }
-        assert!(self.idle.len() + self.dialling.len() <= self.pool_size);
+        let wanted: usize = self.pool_sizes.iter().sum();
+        assert!(self.idle.len() + self.dialling.len() <= wanted);
     }
 
-    /// From now on the relay takes everything, and sessions are accepted.
-    fn all_is_well(&mut self) {
+    /// From now on the relay, which speaks version 2 or not, takes everything, and sessions are accepted.
+    fn all_is_well(&mut self, is_version_2: bool) {
         self.backlog(0);
         for _ in 0..10_000 {
-            if self.command_dialling {
+            if self.command_dialling && is_version_2 {
+                self.command_answers();
+            } else if self.command_dialling {
                 self.command_comes_up();
             } else if let Some(&slot) = self.dialling.first() {
                 self.answered(slot);
@@ -638,17 +833,19 @@ proptest! {
     fn whatever_happened_the_pool_is_full_again_when_all_is_well(
         pool_size in 1..50_usize,
         seed in any::<u64>(),
+        is_version_2 in any::<bool>(),
         happenings in prop::collection::vec(happening(), 0..200),
     ) {
-        let mut host = Host::with_dice(pool_size, dice(seed));
+        let mut host = Host::with_pools(&[pool_size, 3], dice(seed));
         let mut backlog = 0;
         for happening in happenings {
             host.live(happening, &mut backlog);
         }
-        host.all_is_well();
+        host.all_is_well(is_version_2);
         let early = host.opened.len();
         prop_assert!(host.command_up && host.keeper.is_ready());
-        prop_assert_eq!(host.idle.len(), pool_size, "{} opened", early);
+        let idle = (host.idle_in(0), host.idle_in(1));
+        prop_assert_eq!(idle, (pool_size, 3), "{} opened", early);
     }
 
     #[test]
@@ -670,7 +867,7 @@ proptest! {
     fn a_hostile_relay_is_never_dialled_in_a_hot_loop(
         pool_size in 1..50_usize,
         seed in any::<u64>(),
-        tricks in prop::collection::vec(0..6_u8, 1..20),
+        tricks in prop::collection::vec(0..9_u8, 1..20),
     ) {
         let mut host = Host::with_dice(pool_size, dice(seed));
         let (mut trick, minute) = (tricks.iter().cycle(), Time::ZERO + Duration::from_secs(60));
@@ -679,6 +876,9 @@ proptest! {
                 match trick.next() {
                     Some(0) => host.command_fails(Failure::Rejected),
                     Some(1) => { host.command_comes_up(); host.command_lost(); }
+                    Some(6) => { host.command_answers(); host.command_lost(); }
+                    Some(7) => { host.command_answers(); host.silence(); }
+                    Some(8) => { host.command_answers(); host.pause(millis(1)); host.silence(); }
                     _ => host.command_comes_up(),
                 }
             } else if let Some(&slot) = host.dialling.first() {

@@ -8,16 +8,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use relayserver_core::record::Header;
 use relayserver_core::{
-    Announcement, Assignment, Book, ChannelId, CommandId, Handles, HostId, Input, Occupancy,
-    Output, Reason, ServiceName, SessionId, Time,
+    Announcement, Assignment, Book, ChannelId, ChannelKey, CommandId, End, Grant, GrantId, Handles,
+    HostId, Input, Membership, Occupancy, Output, Phase, Reason, ServiceName, SessionId, Time,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, info};
 
+use crate::clock::sleep_until;
 use crate::config::Config;
+use crate::offer::Held;
 use crate::record::Recorder;
+use crate::snapshot::{Counts, ReasonCounts, Snapshot};
+use crate::traffic::Traffic;
 
 /// How the book reaches what stands in it.
 pub(crate) struct Reach;
@@ -26,7 +31,7 @@ impl Handles for Reach {
     type Command = CommandHandle;
     type Channel = oneshot::Sender<Start>;
     type Client = oneshot::Sender<Verdict>;
-    type Stop = oneshot::Sender<Reason>;
+    type Stop = oneshot::Sender<Stop>;
 }
 
 /// Reaches the task of a command channel.
@@ -47,6 +52,15 @@ pub(crate) enum Verdict {
     Refused(Reason),
 }
 
+/// What the book asks of an assigned session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// To end.
+    End(Reason),
+    /// To give its client back, as its host has not accepted it.
+    Withdraw(Reason),
+}
+
 /// All that a channel's task needs to run a session.
 pub(crate) struct Start {
     pub(crate) assignment: Assignment,
@@ -54,15 +68,43 @@ pub(crate) struct Start {
     pub(crate) client_addr: SocketAddr,
     /// Its reset was noticed while it waited, so that its socket reports an end now and no error any more.
     pub(crate) client_was_reset: bool,
-    /// Tells the session to end, and why.
-    pub(crate) stop: oneshot::Receiver<Reason>,
+    /// What was read of it for a host that did not accept it.
+    pub(crate) held: Held,
+    /// What the book asks.
+    pub(crate) stop: oneshot::Receiver<Stop>,
     /// Reports the session's end when dropped.
     pub(crate) guard: SessionGuard,
+    /// Where the client goes if the host does not accept it.
+    pub(crate) back: oneshot::Sender<Back>,
+}
+
+impl Start {
+    /// The client, to be offered to another host.
+    pub(crate) fn into_back(self, reason: Reason) -> Back {
+        Back { client: self.client, held: self.held, guard: self.guard, reason }
+    }
+
+    /// Hands the client back to its task.
+    pub(crate) fn give_back(self, reason: Reason) {
+        let Start { client, held, guard, back, .. } = self;
+        // A task that is gone went with the relay; the guard tells the book.
+        drop(back.send(Back { client, held, guard, reason }));
+    }
+}
+
+/// A client that comes back from a host that did not accept it.
+pub(crate) struct Back {
+    pub(crate) client: TcpStream,
+    pub(crate) held: Held,
+    pub(crate) guard: SessionGuard,
+    pub(crate) reason: Reason,
 }
 
 /// The book, shared by all tasks of one relay.
 pub(crate) struct Assignments {
     started: Instant,
+    /// What the sessions of hosts of version 2 carry.
+    pub(crate) traffic: Arc<Traffic>,
     state: Mutex<State>,
     /// Notified when the book's next timeout has come nearer.
     timeout_nearer: Notify,
@@ -74,35 +116,40 @@ struct State {
     book: Book<Reach>,
     recorder: Option<Recorder>,
     next_command: u64,
+    counts: Counts,
 }
 
 impl Assignments {
     /// An empty book with `config`'s limits.
     pub(crate) fn new(config: &Config) -> std::io::Result<Assignments> {
         let first = ChannelId::new(fastrand::i32(1..)).unwrap_or(ChannelId::MAX);
+        let header = Header { limits: config.limits, policy: config.policy(), first };
         let recorder = match &config.record {
-            Some(path) => Some(Recorder::create(path, config.limits, first)?),
+            Some(path) => Some(Recorder::create(path, &header)?),
             None => None,
         };
-        let book = Book::new(config.limits, first);
+        let book = Book::new(header.limits, header.policy, first);
         Ok(Assignments {
             started: Instant::now(),
-            state: Mutex::new(State { book, recorder, next_command: 0 }),
+            traffic: Arc::default(),
+            state: Mutex::new(State { book, recorder, next_command: 0, counts: Counts::default() }),
             timeout_nearer: Notify::new(),
             no_session: Notify::new(),
         })
     }
 
-    /// Enters a command channel of `host`. It leaves the book when the guard is dropped.
+    /// Enters a command channel of `host`, with what makes it a member if it is of version 2. It leaves the book when the guard is
+    /// dropped.
     pub(crate) fn command_up(
         self: &Arc<Self>,
         host: HostId,
+        membership: Option<Membership>,
         handle: CommandHandle,
     ) -> CommandGuard {
         let mut state = self.lock();
         let command = CommandId(state.next_command);
         state.next_command += 1;
-        self.drive(&mut state, Input::CommandUp { command, host, handle });
+        self.drive(&mut state, Input::CommandUp { command, host, membership, handle });
         CommandGuard { assignments: Arc::clone(self), command }
     }
 
@@ -111,8 +158,10 @@ impl Assignments {
         self: &Arc<Self>,
         host: HostId,
         service: ServiceName,
+        key: Option<ChannelKey>,
     ) -> Result<ChannelGuard, Reason> {
-        let reserved = self.drive(&mut self.lock(), Input::ReserveChannel { host, service });
+        let input = Input::ReserveChannel { host, service, key };
+        let reserved = self.drive(&mut self.lock(), input);
         let channel = reserved.unwrap_or(Err(Reason::ChannelLimit))?;
         Ok(ChannelGuard { assignments: Arc::clone(self), channel })
     }
@@ -127,12 +176,30 @@ impl Assignments {
         self: &Arc<Self>,
         service: ServiceName,
         client: oneshot::Sender<Verdict>,
-        stop: oneshot::Sender<Reason>,
+        stop: oneshot::Sender<Stop>,
     ) -> SessionGuard {
         let session = SessionId(fastrand::u128(..));
         let input = Input::ClientArrived { session, service, client, stop };
         self.drive(&mut self.lock(), input);
-        SessionGuard { assignments: Arc::clone(self), session }
+        SessionGuard { assignments: Arc::clone(self), session, end: None }
+    }
+
+    /// Enters a client again that a host has not accepted.
+    pub(crate) fn offer_failed(
+        &self,
+        session: SessionId,
+        reason: Reason,
+        client: oneshot::Sender<Verdict>,
+        stop: oneshot::Sender<Stop>,
+    ) {
+        self.drive(&mut self.lock(), Input::OfferFailed { session, reason, client, stop });
+    }
+
+    /// Tells that the host has accepted the session; `false` where it was taken back before.
+    pub(crate) fn accepted(&self, session: SessionId) -> bool {
+        let mut state = self.lock();
+        self.drive(&mut state, Input::Accepted { session });
+        !matches!(state.book.phase(session), None | Some(Phase::Withdrawn | Phase::Waiting))
     }
 
     pub(crate) fn client_finished(&self, session: SessionId) {
@@ -141,6 +208,27 @@ impl Assignments {
 
     pub(crate) fn host_finished(&self, session: SessionId) {
         self.drive(&mut self.lock(), Input::HostFinished { session });
+    }
+
+    /// A grant was made or changed, or, where there are no terms, ended.
+    pub(crate) fn grant_changed(&self, grant: GrantId, terms: Option<Grant>) {
+        self.drive(&mut self.lock(), Input::GrantChanged { grant, terms });
+    }
+
+    /// The first of `services` that may not be served under `grant`.
+    pub(crate) fn refused_service<'a>(
+        &self,
+        grant: Option<&GrantId>,
+        services: impl IntoIterator<Item = &'a ServiceName>,
+    ) -> Option<&'a ServiceName> {
+        let (state, now) = (self.lock(), self.now());
+        let mut services = services.into_iter();
+        services.find(|service| state.book.refusal_of_service(now, grant, service).is_some())
+    }
+
+    /// The time as the book is told it.
+    pub(crate) fn now(&self) -> Time {
+        Time::from_start(self.started.elapsed())
     }
 
     /// No new clients and channels from now on.
@@ -158,6 +246,18 @@ impl Assignments {
         if let Some(recorder) = &mut self.lock().recorder {
             recorder.flush();
         }
+    }
+
+    /// A connection on a port of hosts was refused.
+    pub(crate) fn count_refused_host(&self, reason: Reason) {
+        count(&mut self.lock().counts.refused_hosts, reason);
+    }
+
+    /// What the relay is doing now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.lock();
+        let (book, counts) = (state.book.snapshot(), state.counts.clone());
+        Snapshot { uptime: self.started.elapsed(), book, counts }
     }
 
     pub(crate) fn occupancy(&self) -> Occupancy {
@@ -208,6 +308,7 @@ impl Assignments {
             recorder.input(now, &input);
         }
         let ends_session = matches!(input, Input::SessionEnded { .. });
+        let ended = ended_by(&state.book, &input);
         state.book.handle(now, input);
         let mut reserved = None;
         while let Some(output) = state.book.poll_output() {
@@ -217,12 +318,20 @@ impl Assignments {
             match output {
                 Output::Reserved { channel } => reserved = Some(Ok(channel)),
                 Output::ReserveRefused { reason } => reserved = Some(Err(reason)),
-                output => perform(output),
+                output => {
+                    if let Output::Refused { reason, .. } = &output {
+                        count(&mut state.counts.refused_clients, *reason);
+                    }
+                    perform(output);
+                }
             }
         }
         let due = state.book.poll_timeout();
         if due.is_some_and(|due| due_before.is_none_or(|before| due < before)) {
             self.timeout_nearer.notify_one();
+        }
+        if let Some(reason) = ended {
+            count(&mut state.counts.ended, reason);
         }
         if ends_session && state.book.sessions() == 0 {
             self.no_session.notify_waiters();
@@ -231,17 +340,22 @@ impl Assignments {
     }
 }
 
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
+/// Why a session ends by `input`. Of one that the book does not know, or that waits, this is late news.
+fn ended_by(book: &Book<Reach>, input: &Input<Reach>) -> Option<Reason> {
+    let Input::SessionEnded { session, end } = input else { return None };
+    let runs = book.phase(*session).is_some_and(|phase| phase != Phase::Waiting);
+    runs.then_some(end.reason)
+}
+
+fn count(counts: &mut ReasonCounts, reason: Reason) {
+    *counts.entry(reason).or_default() += 1;
 }
 
 fn perform(output: Output<Reach>) {
     match output {
         // Answered by `drive` itself.
         Output::Reserved { .. } | Output::ReserveRefused { .. } => {}
+        Output::CommandTaken { command: _ } => {}
         Output::HostJoined { host } => info!(host.id = %host, "host joined"),
         Output::HostLeft { host } => info!(host.id = %host, "host left"),
         // Without its handle the command channel's task ends.
@@ -266,7 +380,8 @@ fn perform(output: Output<Reach>) {
             debug!(channel.id = %channel, %reason, "idle channel closed");
             drop(handle);
         }
-        Output::EndSession { session: _, reason, stop } => drop(stop.send(reason)),
+        Output::Withdraw { session: _, reason, stop } => drop(stop.send(Stop::Withdraw(reason))),
+        Output::EndSession { session: _, reason, stop } => drop(stop.send(Stop::End(reason))),
     }
 }
 
@@ -278,7 +393,33 @@ pub(crate) struct CommandGuard {
 
 impl Drop for CommandGuard {
     fn drop(&mut self) {
-        let input = Input::CommandDown { command: self.command };
+        self.tell(Input::CommandDown { command: self.command });
+    }
+}
+
+impl CommandGuard {
+    /// The host is gone, and what it serves with it.
+    pub(crate) fn gone(&self) {
+        self.tell(Input::CommandGone { command: self.command });
+    }
+
+    /// The host is leaving.
+    pub(crate) fn leaving(&self) {
+        self.tell(Input::CommandLeaving { command: self.command });
+    }
+
+    /// The host was not heard from for a while, or was heard from again.
+    pub(crate) fn set_suspect(&self, suspect: bool) {
+        let command = self.command;
+        let input = if suspect {
+            Input::CommandSuspect { command }
+        } else {
+            Input::CommandWell { command }
+        };
+        self.tell(input);
+    }
+
+    fn tell(&self, input: Input<Reach>) {
         self.assignments.drive(&mut self.assignments.lock(), input);
     }
 }
@@ -307,11 +448,18 @@ impl Drop for ChannelGuard {
 pub(crate) struct SessionGuard {
     assignments: Arc<Assignments>,
     pub(crate) session: SessionId,
+    /// How the session ended, where that is known.
+    end: Option<End>,
 }
 
 impl SessionGuard {
     pub(crate) fn assignments(&self) -> &Assignments {
         &self.assignments
+    }
+
+    /// The session is over.
+    pub(crate) fn ended(mut self, end: End) {
+        self.end = Some(end);
     }
 
     /// Takes the client out of the book, unless it was assigned meanwhile.
@@ -325,7 +473,9 @@ impl Drop for SessionGuard {
     fn drop(&mut self) {
         // One of the two is news to the book: either it waits, or it runs.
         self.gone();
-        let input = Input::SessionEnded { session: self.session };
+        let never_ran = End { reason: Reason::HostAborted, bytes_to_host: 0, bytes_to_client: 0 };
+        let end = self.end.unwrap_or(never_ran);
+        let input = Input::SessionEnded { session: self.session, end };
         self.assignments.drive(&mut self.assignments.lock(), input);
     }
 }

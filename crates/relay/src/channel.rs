@@ -1,80 +1,114 @@
-//! A data channel's life: hello, answer, idle in the pool, session. One task from its accept to its end.
+//! A data channel's life once its hello was taken: answer, idle in the pool, offer, session. One task from its accept to its end.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::time::Duration;
 
-use relayserver_core::{HostId, Reason, ServiceName};
-use relayserver_transport::options;
+use relayserver_core::Reason;
+use relayserver_transport::{Heard, Stream};
 use relayserver_wire::hello::Answer;
+use relayserver_wire::{SessionId, start as wire};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use crate::assignment::{Assignments, ChannelGuard, Start};
+use crate::admission::Place;
+use crate::assignment::{Assignments, ChannelGuard, Start, Stop};
 use crate::context::Context;
-use crate::handshake::{self, Refusal};
+use crate::handshake::Refusal;
+use crate::offer::{self, Outcome};
 use crate::session;
 
-/// Serves a connection on the host port.
-pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
-    let welcomed = tokio::select! {
-        welcomed = welcome(&mut stream, peer.ip(), &context) => welcomed,
-        () = context.leaving.cancelled() => return,
-    };
-    let guard = match welcomed {
-        Ok(guard) => guard,
-        // In a flood of silent connections, a line each would be a flood of its own.
-        Err(Refusal { reason: reason @ Reason::HandshakeLimit, detail }) => {
-            debug!(host.addr = %peer, %reason, detail, "data channel refused");
-            return;
+/// A data channel whose hello was taken: it has an id, and is to be answered.
+pub(crate) struct Newcomer {
+    pub(crate) stream: Stream,
+    pub(crate) guard: ChannelGuard,
+    pub(crate) answer: Answer,
+}
+
+/// Answers, waits for a client, and serves it.
+pub(crate) async fn serve(
+    newcomer: Newcomer,
+    place: Place,
+    context: &Context,
+) -> Result<(), Refusal> {
+    let Newcomer { mut stream, guard, answer } = newcomer;
+    send(&mut stream, &answer, context.hello_timeout).await?;
+    drop(place);
+    match idle(&mut stream, &guard, &context.assignments).await {
+        Some(start) if start.assignment.is_offer => offered(stream, start, context).await,
+        Some(start) => {
+            session::run(stream, start, 0, context.half_closed_timeout, &context.over).await;
         }
-        Err(Refusal { reason, detail }) => {
-            info!(host.addr = %peer, %reason, detail, "data channel refused");
-            return;
-        }
+        // Over TLS, to be dropped alone would be an abort.
+        None => stream.end_now(),
+    }
+    Ok(())
+}
+
+/// Sends an answer, which is on its way when this resolves.
+pub(crate) async fn send(
+    stream: &mut Stream,
+    answer: &Answer,
+    bound: Duration,
+) -> Result<(), Refusal> {
+    let sending = async {
+        stream.write_all(&answer.encode()).await?;
+        stream.flush().await
     };
-    if let Some(start) = idle(&stream, &guard, &context.assignments).await {
-        session::run(stream, start, context.half_closed_timeout, &context.over).await;
+    match timeout(bound, sending).await {
+        Ok(sent) => Ok(sent?),
+        Err(_elapsed) => {
+            let detail = "the answer was not taken".to_owned();
+            Err(Refusal { reason: Reason::HelloTimeout, detail })
+        }
     }
 }
 
-/// Hello and answer. The guard keeps the channel's id until it is dropped.
-async fn welcome(
-    stream: &mut TcpStream,
-    peer: IpAddr,
-    context: &Context,
-) -> Result<ChannelGuard, Refusal> {
-    if !context.access.allows(peer) {
-        let detail = "name its network with --v1-allow to accept it".to_owned();
-        return Err(Refusal { reason: Reason::NetworkNotAllowed, detail });
-    }
-    options::prepare_waiting(stream, context.user_timeout);
-    handshake::read_hello(stream, peer, &context.places, context.hello_timeout).await?;
-    let host = HostId::from_address(peer);
-    let guard = context
-        .assignments
-        .reserve_channel(host, ServiceName::default())
-        .map_err(|reason| Refusal { reason, detail: "no channel for this host".to_owned() })?;
-    let answer = Answer {
-        channel_id: guard.channel.get(),
-        relay_host: stream.local_addr()?.ip().to_canonical().to_string(),
-        relay_port: context.clients_port.to_string(),
+/// Offers the session to the host, and runs it if it accepts.
+async fn offered(mut host: Stream, mut start: Start, context: &Context) {
+    let session = start.assignment.session;
+    let frame = wire::Start {
+        session_id: SessionId(session.0.to_be_bytes()),
+        service: start.assignment.service.to_string(),
+        client_addr: Some(start.client_addr),
+        via: "tcp".to_owned(),
     };
-    match timeout(context.hello_timeout, stream.write_all(&answer.encode())).await {
-        Ok(written) => written?,
-        Err(_elapsed) => {
-            let detail = "the answer was not taken".to_owned();
-            return Err(Refusal { reason: Reason::HelloTimeout, detail });
+    let outcome = if start.client_was_reset {
+        Outcome::ClientAborted
+    } else {
+        let Start { client, held, stop, .. } = &mut start;
+        offer::make(&mut host, client, held, stop, &frame, context.accept_timeout).await
+    };
+    let outcome = match outcome {
+        Outcome::Accepted { sent } if context.assignments.accepted(session) => {
+            return session::run(host, start, sent, context.half_closed_timeout, &context.over)
+                .await;
         }
+        // It was taken back a moment before.
+        Outcome::Accepted { .. } => match start.stop.try_recv() {
+            Ok(Stop::End(reason)) => Outcome::Ended(reason),
+            Ok(Stop::Withdraw(reason)) => Outcome::Failed(reason),
+            Err(_) => Outcome::Ended(Reason::Drained),
+        },
+        outcome => outcome,
+    };
+    // Whatever still comes on it is not read, and what was sent is void.
+    host.abort();
+    match outcome {
+        Outcome::Failed(reason) => {
+            let host = start.assignment.host;
+            info!(session.id = %start.assignment.session, host.id = %host, %reason, "session not accepted");
+            start.give_back(reason);
+        }
+        Outcome::ClientAborted => session::ended_unaccepted(start, Reason::ClientAborted),
+        Outcome::Ended(reason) => session::ended_unaccepted(start, reason),
+        Outcome::Accepted { .. } => {}
     }
-    Ok(guard)
 }
 
 /// Waits in the pool for a client. `None` when the channel ended before one came.
 async fn idle(
-    stream: &TcpStream,
+    stream: &mut Stream,
     guard: &ChannelGuard,
     assignments: &Assignments,
 ) -> Option<Start> {
@@ -97,10 +131,10 @@ async fn idle(
 }
 
 /// Resolves when an idle channel can no longer be given out, with why. Reads nothing.
-async fn ended(stream: &TcpStream) -> Reason {
-    match stream.peek(&mut [0]).await {
-        Ok(0) => Reason::PeerClosed,
-        Ok(_) => Reason::SpokeWhileIdle,
-        Err(_) => Reason::HostAborted,
+async fn ended(stream: &mut Stream) -> Reason {
+    match stream.waits().await {
+        Heard::End => Reason::PeerClosed,
+        Heard::Bytes => Reason::SpokeWhileIdle,
+        Heard::Failed(_) => Reason::HostAborted,
     }
 }

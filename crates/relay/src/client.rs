@@ -5,52 +5,81 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relayserver_core::{Reason, ServiceName, limits};
-use relayserver_transport::{close_politely, options};
+use relayserver_transport::close_politely;
+use relayserver_transport::options::{self, reset_on_close};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::assignment::{Assignments, Start, Verdict};
+use crate::assignment::{Assignments, Back, Start, Verdict};
+use crate::offer::Held;
 
 /// Serves a client that has just been accepted.
 pub(crate) async fn serve(
-    client: TcpStream,
+    mut client: TcpStream,
     client_addr: SocketAddr,
+    service: ServiceName,
     assignments: Arc<Assignments>,
     farewells: Arc<Farewells>,
 ) {
     options::prepare_long_lived(&client);
     let (handle, mut verdict) = oneshot::channel();
-    let (stop_handle, stop) = oneshot::channel();
-    let service = ServiceName::default();
-    let guard = assignments.client_arrived(service.clone(), handle, stop_handle);
-    let (verdict, client_was_reset) = tokio::select! {
-        biased;
-        verdict = &mut verdict => (verdict, false),
-        how = left(&client) => {
-            // Either it stands in the queue and is refused as gone, or it was assigned meanwhile.
-            guard.gone();
-            (verdict.await, how == Left::Reset)
-        }
-    };
-    match verdict {
-        Ok(Verdict::Assigned(assignment, channel)) => {
-            // Where the channel's task is gone, the start is dropped here, and the guard reports the session's end.
-            let start = Start { assignment, client, client_addr, client_was_reset, stop, guard };
-            drop(channel.send(start));
-        }
-        Ok(Verdict::Refused(reason)) => {
-            info!(session.id = %guard.session, %service, client.addr = %client_addr, %reason, "client refused");
-            drop(guard);
-            match reason {
-                // Nobody is there to read an end; and too many are no time to be polite in.
-                Reason::ClientGone | Reason::ClientLimit | Reason::QueueFull => {}
-                _ => farewells.close(client).await,
+    let (stop_handle, mut stop) = oneshot::channel();
+    let mut guard = assignments.client_arrived(service.clone(), handle, stop_handle);
+    let mut held = Held::default();
+    let mut was_offered = false;
+    // Once for each host that it is offered to.
+    loop {
+        let (decided, client_was_reset) = tokio::select! {
+            biased;
+            decided = &mut verdict => (decided, false),
+            how = left(&client, &held) => {
+                // Either it stands in the queue and is refused as gone, or it was assigned meanwhile.
+                guard.gone();
+                (verdict.await, how == Left::Reset)
             }
-        }
-        Err(_book_gone) => {}
+        };
+        let (assignment, channel) = match decided {
+            Ok(Verdict::Assigned(assignment, channel)) => (assignment, channel),
+            Ok(Verdict::Refused(reason)) => {
+                info!(session.id = %guard.session, %service, client.addr = %client_addr, %reason, "client refused");
+                drop(guard);
+                return refuse(client, reason, was_offered, &farewells).await;
+            }
+            Err(_book_gone) => return,
+        };
+        let (back, returned) = oneshot::channel();
+        let start =
+            Start { assignment, client, client_addr, client_was_reset, held, stop, guard, back };
+        let returned = match channel.send(start) {
+            Ok(()) => returned.await.ok(),
+            // The channel has ended meanwhile. A host of version 2 has not seen a byte; of version 1, it was told.
+            Err(start) if start.assignment.is_offer => Some(start.into_back(Reason::HostAborted)),
+            Err(_) => None,
+        };
+        // Whoever has accepted it has it now.
+        let Some(Back { client: returned, held: of_client, guard: of_session, reason }) = returned
+        else {
+            return;
+        };
+        (client, held, guard) = (returned, of_client, of_session);
+        was_offered = true;
+        let (handle, next_verdict) = oneshot::channel();
+        let (stop_handle, next_stop) = oneshot::channel();
+        (verdict, stop) = (next_verdict, next_stop);
+        assignments.offer_failed(guard.session, reason, handle, stop_handle);
+    }
+}
+
+async fn refuse(client: TcpStream, reason: Reason, was_offered: bool, farewells: &Farewells) {
+    match reason {
+        // Nobody is there to read an end; and too many are no time to be polite in.
+        Reason::ClientGone | Reason::ClientLimit | Reason::QueueFull => {}
+        // What the hosts did to the session is done to the client: nobody shall take it for an answer without a byte.
+        _ if was_offered => reset_on_close(&client),
+        _ => farewells.close(client).await,
     }
 }
 
@@ -62,7 +91,7 @@ pub(crate) struct Farewells {
 
 impl Farewells {
     /// Each takes a descriptor for two seconds at most; beyond this many, refused clients are just dropped.
-    const MAX: usize = 1024;
+    pub(crate) const MAX: usize = 1024;
 
     pub(crate) fn new(over: CancellationToken) -> Farewells {
         Farewells { places: Semaphore::new(Farewells::MAX), over }
@@ -85,9 +114,13 @@ enum Left {
 
 /// Resolves when a waiting client has left: it sent FIN and no byte, or was reset. One that sent bytes and FIN is
 /// half-closed and keeps its place.
-async fn left(client: &TcpStream) -> Left {
-    match client.peek(&mut [0]).await {
-        Ok(0) => Left::Finished,
+async fn left(client: &TcpStream, held: &Held) -> Left {
+    if held.ended && held.bytes.is_empty() {
+        return Left::Finished;
+    }
+    let peeked = if held.ended { Ok(1) } else { client.peek(&mut [0]).await };
+    match peeked {
+        Ok(0) if held.bytes.is_empty() => Left::Finished,
         Ok(_) => {
             // Either way the connection is of no use any more.
             let _reported = client.ready(Interest::ERROR).await;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use relayserver_core::{Reason, limits};
+use relayserver_core::limits;
 use relayserver_splice::{Counts, Leg, Side, Splice};
-use relayserver_transport::options::reset_on_close;
-use relayserver_transport::{acknowledged, close_politely};
+use relayserver_transport::{Stream, acknowledged, close_politely};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// The two connections of a session.
 pub(crate) struct Legs {
@@ -15,54 +15,55 @@ pub(crate) struct Legs {
     host: Held,
 }
 
+/// How a session's connections are to be closed.
+pub(crate) enum Ending {
+    /// Both sides have sent their ends.
+    Finished,
+    /// The host has, and is lost: its client still gets all of it, and may for so long take none of it.
+    LastWord(Duration),
+    /// Something broke: both are reset.
+    Abort,
+}
+
 /// A connection that is reset when it is dropped before it was settled, by a panic or with its task: nobody must take half an
 /// answer for a whole one.
 struct Held {
-    stream: TcpStream,
+    stream: Stream,
     settled: bool,
 }
 
 impl Legs {
-    pub(crate) fn new(client: TcpStream, host: TcpStream) -> Legs {
+    pub(crate) fn new(client: TcpStream, host: Stream) -> Legs {
         let held = |stream| Held { stream, settled: false };
-        Legs { client: held(client), host: held(host) }
+        Legs { client: held(Stream::Tcp(client)), host: held(host) }
     }
 
-    pub(crate) fn client(&self) -> Leg<'_> {
-        Leg::Tcp(&self.client.stream)
+    /// The client's and the host's, to be lent to a splice.
+    pub(crate) fn both(&mut self) -> (Leg<'_>, Leg<'_>) {
+        (leg(&mut self.client.stream), leg(&mut self.host.stream))
     }
 
-    pub(crate) fn host(&self) -> Leg<'_> {
-        Leg::Tcp(&self.host.stream)
-    }
-
-    /// Closes both in the way that `reason` asks for. What was sent is waited for; `bound` is how long a client may
-    /// take none of its lost host's last bytes. Dropping the future resets what is not settled.
-    pub(crate) async fn close(
-        mut self,
-        reason: Reason,
-        splice: Splice,
-        counts: &Counts,
-        bound: Duration,
-    ) {
-        match reason {
-            Reason::Finished => {
+    /// Closes both. What was sent is waited for, unless it is an abort. Dropping the future resets what is not settled.
+    pub(crate) async fn close(mut self, ending: Ending, splice: Splice, counts: &Counts) {
+        match ending {
+            Ending::Finished => {
                 // No deadline of ours: who does not read may take as long as it likes, and who is gone is given up by the
                 // kernel.
                 tokio::join!(self.client.acknowledged(), self.host.acknowledged());
             }
-            Reason::HostLost => self.deliver_last_word(splice, counts, bound).await,
+            Ending::LastWord(bound) => self.deliver_last_word(splice, counts, bound).await,
             // Neither is settled: both are reset.
-            _ => {}
+            Ending::Abort => {}
         }
     }
 
     /// The client still gets all that its lost host had sent, and the end of it.
-    async fn deliver_last_word(self, mut splice: Splice, counts: &Counts, bound: Duration) {
+    async fn deliver_last_word(mut self, mut splice: Splice, counts: &Counts, bound: Duration) {
         splice.abandon(Side::Client);
         let delivered = {
             let mut told_already = |_| {};
-            let rest = splice.run(self.client(), self.host(), counts, &mut told_already);
+            let (client, host) = self.both();
+            let rest = splice.run(client, host, counts, &mut told_already);
             tokio::select! {
                 rest = rest => rest.is_ok(),
                 () = counts.unchanged_for(bound) => false,
@@ -81,7 +82,13 @@ impl Legs {
 
 impl Held {
     async fn acknowledged(&mut self) {
-        acknowledged(&self.stream).await;
+        let waiting = acknowledged(self.stream.tcp());
+        if self.stream.is_encrypted() {
+            // Over TLS a peer can end without ending the connection.
+            let _waited = timeout(limits::HALF_CLOSED_TIMEOUT, waiting).await;
+        } else {
+            waiting.await;
+        }
         self.settled = true;
     }
 }
@@ -89,7 +96,16 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.settled {
-            reset_on_close(&self.stream);
+            self.stream.reset_on_close();
         }
+    }
+}
+
+fn leg(stream: &mut Stream) -> Leg<'_> {
+    match stream {
+        Stream::Tcp(stream) => Leg::Tcp(stream),
+        #[cfg(unix)]
+        Stream::Unix(stream) => Leg::Unix(stream),
+        layered => Leg::Other(layered),
     }
 }

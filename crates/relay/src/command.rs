@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use relayserver_core::{Announcement, HostId, Reason, limits};
 use relayserver_transport::options;
-use relayserver_wire::command;
+use relayserver_wire::{SessionId, command};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
@@ -19,6 +19,7 @@ use crate::context::Context;
 /// Serves a connection on the command port until it ends or the relay is over.
 pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
     if !context.access.allows(peer.ip()) {
+        context.assignments.count_refused_host(Reason::NetworkNotAllowed);
         info!(host.addr = %peer, reason = %Reason::NetworkNotAllowed, "command channel refused");
         return;
     }
@@ -31,11 +32,13 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
         overflow: Arc::clone(&overflow),
         refusal: Arc::clone(&refusal),
     };
-    let _guard = context.assignments.command_up(HostId::from_address(peer.ip()), handle);
+    let _guard = context.assignments.command_up(HostId::from_address(peer.ip()), None, handle);
     if let Some(reason) = refusal.get() {
+        context.assignments.count_refused_host(*reason);
         warn!(host.addr = %peer, %reason, "command channel refused");
         return;
     }
+    let _home = context.places.host_at(peer.ip());
     debug!(host.addr = %peer, "command channel up");
     let (reader, writer) = stream.split();
     let reason = tokio::select! {
@@ -69,7 +72,7 @@ async fn silence(mut reader: tokio::net::tcp::ReadHalf<'_>) -> Reason {
     }
 }
 
-fn encode(announcement: Announcement) -> Vec<u8> {
+pub(crate) fn encode(announcement: Announcement) -> Vec<u8> {
     match announcement {
         Announcement::Open(channel) => {
             command::Announcement::Open { channel_id: channel.get() }.encode()
@@ -77,5 +80,12 @@ fn encode(announcement: Announcement) -> Vec<u8> {
         Announcement::Drop(channel) => {
             command::Announcement::Drop { channel_id: channel.get() }.encode()
         }
+        Announcement::Ended(session, end) => command::Announcement::SessionEnded {
+            session_id: SessionId(session.0.to_be_bytes()),
+            reason: end.reason.code().to_owned(),
+            bytes_to_host: end.bytes_to_host,
+            bytes_to_client: end.bytes_to_client,
+        }
+        .encode(),
     }
 }

@@ -1,28 +1,43 @@
 //! What a relay is told before it starts. Nothing here opens a socket; [`Config::check`] refuses what would not be safe.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use relayserver_core::{Limits, limits};
+use relayserver_core::liveness::Patience;
+use relayserver_core::{Limits, Policy, ServiceLimits, ServiceName, limits};
+use relayserver_transport::ServerTls;
 use thiserror::Error;
 
 use crate::error::BindError;
+use crate::grants::GrantSource;
 
 /// How a relay is set up. The default listens on loopback only, on the ports of protocol version 1.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where hosts open data channels.
+    /// Where hosts open channels.
     pub hosts: SocketAddr,
-    /// Where hosts open command channels.
-    pub command: SocketAddr,
-    /// Where clients connect.
-    pub clients: SocketAddr,
-    /// From where hosts are accepted.
+    /// Protocol version 1, where it is on.
+    pub v1: Option<Version1>,
+    /// From where connections without TLS are accepted.
     pub access: Access,
-    /// Caps, and how long a client may wait for a channel.
+    /// The key and certificate for TLS; `None`: it is off.
+    pub tls: Option<ServerTls>,
+    /// Where tokens come from; `None`: there are none.
+    pub grants: Option<Arc<dyn GrantSource>>,
+    /// How long a host of version 2 may take to accept a session.
+    pub accept_timeout: Duration,
+    /// When a host of version 2 is suspect, and gone.
+    pub patience: Patience,
+    /// The name under which clients and hosts know this relay, to be shown to them.
+    pub public_host: Option<String>,
+    /// What clients can ask for, each on a port of its own.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// Caps.
     pub limits: Limits,
     /// How long running sessions get when the relay leaves.
     pub drain_timeout: Duration,
@@ -34,30 +49,85 @@ pub struct Config {
     pub half_closed_timeout: Duration,
     /// Where to write what the book was told and answered, for a replay.
     pub record: Option<PathBuf>,
+    /// Where to listen for those who ask what the relay is doing: [`STATUS_SOCKET`](crate::STATUS_SOCKET) in its state directory.
+    pub status_socket: Option<PathBuf>,
+}
+
+/// How hosts of version 1 are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version1 {
+    /// Where they open command channels.
+    pub command: SocketAddr,
+    /// What they serve: they cannot say.
+    pub service: ServiceName,
+    /// Whether hosts with tokens may serve it as well.
+    pub mixed: bool,
+}
+
+/// What clients can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Where its clients connect.
+    pub listen: SocketAddr,
+    /// How many it may have, and how long they may wait.
+    pub limits: ServiceLimits,
+}
+
+impl Service {
+    /// A service with the default limits.
+    pub fn on(listen: SocketAddr) -> Service {
+        Service { listen, limits: ServiceLimits::default() }
+    }
 }
 
 impl Default for Config {
     fn default() -> Config {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let service = ServiceName::default();
         Config {
             hosts: local(8000),
-            command: local(8001),
-            clients: local(8002),
+            services: BTreeMap::from([(service.clone(), Service::on(local(8002)))]),
+            v1: Some(Version1 { command: local(8001), service, mixed: false }),
             access: Access::Loopback,
+            tls: None,
+            grants: None,
+            accept_timeout: limits::ACCEPT_TIMEOUT,
+            patience: Patience::default(),
+            public_host: None,
             limits: Limits::default(),
             drain_timeout: Duration::from_secs(10),
             hello_timeout: limits::HELLO_TIMEOUT,
             user_timeout: limits::USER_TIMEOUT,
             half_closed_timeout: limits::HALF_CLOSED_TIMEOUT,
             record: None,
+            status_socket: None,
         }
     }
 }
 
 impl Config {
+    /// The service called `default`, to be changed; made on a free loopback port where there is none.
+    pub fn default_service(&mut self) -> &mut Service {
+        let free = Service::on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        self.services.entry(ServiceName::default()).or_insert(free)
+    }
+
     /// What is listened on, and for whom.
-    pub(crate) fn listeners(&self) -> [(&'static str, SocketAddr); 3] {
-        [("hosts", self.hosts), ("command channels", self.command), ("clients", self.clients)]
+    fn listeners(&self) -> Vec<(String, SocketAddr)> {
+        let hosts = [("hosts".to_owned(), self.hosts)].into_iter();
+        let command = self.v1.iter().map(|v1| ("command channels".to_owned(), v1.command));
+        let services = self.services.iter();
+        let clients = services.map(|(name, it)| (format!("clients of {name}"), it.listen));
+        hosts.chain(command).chain(clients).collect()
+    }
+
+    /// Who may serve what without a token, for the book.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy {
+            services: self.services.iter().map(|(name, it)| (name.clone(), it.limits)).collect(),
+            open_service: self.v1.as_ref().map(|v1| v1.service.clone()),
+            mixed: self.v1.as_ref().is_some_and(|v1| v1.mixed),
+        }
     }
 
     /// Checks that each port is for one thing, and that nothing is open to more than its operator said.
@@ -65,18 +135,23 @@ impl Config {
     /// # Errors
     /// The first address that was given twice, or that is not loopback although [`Access::Loopback`] is set.
     pub fn check(&self) -> Result<(), BindError> {
-        let [hosts, command, clients] = self.listeners();
-        for ((what, address), (other, again)) in
-            [(hosts, command), (hosts, clients), (command, clients)]
-        {
-            if overlap(address, again) {
+        let listeners = self.listeners();
+        for (index, (other, again)) in listeners.iter().enumerate() {
+            let mut before = listeners.iter().take(index);
+            if let Some((what, _)) = before.find(|(_, address)| overlap(*address, *again)) {
+                let (address, what, other) = (*again, what.clone(), other.clone());
                 return Err(BindError::SamePort { address, what, other });
             }
+        }
+        if self.access == Access::TlsOnly && self.tls.is_none() {
+            return Err(BindError::NoTls { address: self.hosts });
         }
         if self.access != Access::Loopback {
             return Ok(());
         }
-        let mut addresses = self.listeners().map(|(_, address)| address).into_iter();
+        // Who has no token serves nobody without version 1: then the clients' ports may be open.
+        let exposed = if self.v1.is_some() || self.grants.is_none() { listeners.len() } else { 1 };
+        let mut addresses = listeners.into_iter().take(exposed).map(|(_, address)| address);
         let open = addresses.find(|address| !address.ip().to_canonical().is_loopback());
         open.map_or(Ok(()), |address| Err(BindError::NotLoopback { address }))
     }
@@ -84,11 +159,15 @@ impl Config {
 
 /// Whether who listens on one of them has the other too, or some of it.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let anywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || anywhere)
+    // All addresses of version 6 are those of version 4 too.
+    let covers = |all: SocketAddr, one: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
+    let same = one.ip() == other.ip() || covers(one, other) || covers(other, one);
+    one.port() == other.port() && one.port() != 0 && same
 }
 
-/// From where hosts are accepted. Version 1 has no authentication: whoever may connect may serve.
+/// From where connections without TLS are accepted. Version 1 has no authentication: whoever may connect may serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// From this machine; and all ports must be on loopback.
@@ -97,6 +176,8 @@ pub enum Access {
     Networks(Vec<Network>),
     /// From anywhere.
     Insecure,
+    /// From nowhere: TLS is due.
+    TlsOnly,
 }
 
 impl Access {
@@ -105,6 +186,7 @@ impl Access {
         let address = address.to_canonical();
         match self {
             Access::Insecure => true,
+            Access::TlsOnly => false,
             Access::Loopback => address.is_loopback(),
             Access::Networks(networks) => {
                 address.is_loopback() || networks.iter().any(|network| network.contains(address))
@@ -241,7 +323,8 @@ mod tests {
 
     #[test]
     fn an_open_port_without_the_operators_word_is_refused() {
-        let mut config = Config { clients: "0.0.0.0:8002".parse().unwrap(), ..Config::default() };
+        let mut config = Config::default();
+        config.default_service().listen = "0.0.0.0:8002".parse().unwrap();
         assert!(matches!(config.check(), Err(BindError::NotLoopback { .. })));
         config.access = Access::Insecure;
         assert!(config.check().is_ok());
@@ -255,19 +338,20 @@ mod tests {
 
     #[test]
     fn a_port_is_for_one_thing() {
-        let clients = Config::default().command;
-        let config = Config { clients, ..Config::default() };
-        assert!(matches!(config.check(), Err(BindError::SamePort { .. })));
-        let hosts = "0.0.0.0:8001".parse().unwrap();
-        let config = Config { hosts, access: Access::Insecure, ..Config::default() };
+        let with = |address: &str| {
+            let mut config = Config { access: Access::Insecure, ..Config::default() };
+            config.default_service().listen = address.parse().unwrap();
+            config.check()
+        };
+        assert!(matches!(with("127.0.0.1:8001"), Err(BindError::SamePort { .. })));
         assert!(
-            matches!(config.check(), Err(BindError::SamePort { .. })),
-            "8001 of loopback is in it"
+            matches!(with("0.0.0.0:8001"), Err(BindError::SamePort { .. })),
+            "loopback is in it"
         );
-        let elsewhere = "127.0.0.2:8001".parse().unwrap();
-        assert!(Config { clients: elsewhere, ..Config::default() }.check().is_ok());
-        let free = "127.0.0.1:0".parse().unwrap();
-        let config = Config { hosts: free, command: free, clients: free, ..Config::default() };
+        assert!(with("127.0.0.2:8001").is_ok());
+        let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut config = Config { hosts: free, v1: None, ..Config::default() };
+        config.default_service().listen = free;
         assert!(config.check().is_ok());
     }
 }

@@ -18,11 +18,19 @@ pub enum BindError {
         /// What was to be listened on.
         address: SocketAddr,
     },
+    /// Hosts are to come with TLS only, and there is none.
+    #[error(
+        "hosts on {address} are to come with TLS only, and TLS is off: give it a key and a certificate"
+    )]
+    NoTls {
+        /// What was to be listened on.
+        address: SocketAddr,
+    },
     /// A port could not be had.
     #[error("cannot listen for {what} on {address}: {source}{}", advice(source))]
     Listen {
         /// Whom the port is for.
-        what: &'static str,
+        what: String,
         /// What was to be listened on.
         address: SocketAddr,
         /// What the system said.
@@ -34,9 +42,9 @@ pub enum BindError {
         /// What was given.
         address: SocketAddr,
         /// Whom it was given for first.
-        what: &'static str,
+        what: String,
         /// And then.
-        other: &'static str,
+        other: String,
     },
     /// The recording could not be started.
     #[error("cannot record to {}: {source}", path.display())]

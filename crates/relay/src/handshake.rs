@@ -3,18 +3,24 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use relayserver_core::Reason;
+use relayserver_transport::Stream;
 use relayserver_wire::frame::{self, FrameError};
 use relayserver_wire::hello::Hello;
 use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, MessageError};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::admission::Places;
+use crate::admission::Place;
+use crate::context::Context;
+
+/// The first byte of a TLS record that begins a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// How many handshakes' time a connection may wait for its own to begin.
+const WAITS_MAX: u32 = 3;
 
 /// Why a connection was not taken for a host: the reason, and what exactly was wrong.
 #[derive(Debug)]
@@ -23,32 +29,76 @@ pub(crate) struct Refusal {
     pub(crate) detail: String,
 }
 
-/// Reads the hello that a data channel opens with.
-pub(crate) async fn read_hello(
-    stream: &mut TcpStream,
+/// A connection that has said what it is to be.
+pub(crate) struct Arrival {
+    pub(crate) stream: Stream,
+    pub(crate) hello: Hello,
+    /// Kept for as long as it is not known whether it may be that.
+    pub(crate) place: Place,
+}
+
+/// Waits for a place, performs the TLS handshake where the first byte is that of one, and reads the hello.
+pub(crate) async fn greet(
+    stream: TcpStream,
     peer: IpAddr,
-    places: &Arc<Places>,
-    hello_timeout: Duration,
-) -> Result<Hello, Refusal> {
-    let mut place = places.enter(peer);
-    tokio::select! {
-        read = timeout(hello_timeout, read(stream)) => read.unwrap_or_else(|_elapsed| {
-            let detail = format!("no hello within {hello_timeout:?}");
-            Err(Refusal { reason: Reason::HelloTimeout, detail })
-        }),
+    context: &Context,
+) -> Result<Arrival, Refusal> {
+    let hello_timeout = context.hello_timeout;
+    let mut place = context.places.enter(peer);
+    // Those ahead are done within their own deadline, and some others may be ahead of them.
+    let admitted = timeout(WAITS_MAX * hello_timeout, place.admitted()).await;
+    if !admitted.is_ok_and(|admitted| admitted) {
+        let detail = "no place for its handshake".to_owned();
+        return Err(Refusal { reason: Reason::HandshakeLimit, detail });
+    }
+    let deadline = Instant::now() + hello_timeout;
+    let too_late = |_elapsed| {
+        let detail = format!("no hello within {hello_timeout:?}");
+        Refusal { reason: Reason::HelloTimeout, detail }
+    };
+    let mut first = [0];
+    let there = tokio::select! {
+        there = timeout_at(deadline, stream.peek(&mut first)) => there.map_err(too_late)??,
         () = place.lost() => {
-            let detail = "pushed out by a newer connection".to_owned();
-            Err(Refusal { reason: Reason::HandshakeLimit, detail })
+            let detail = "silent, while others wait for its place".to_owned();
+            return Err(Refusal { reason: Reason::HandshakeLimit, detail });
+        }
+    };
+    if there == 0 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    place.spoke();
+    let greeting = async {
+        let mut stream = open(stream, first[0], context).await?;
+        let hello = read(&mut stream).await?;
+        Ok::<_, Refusal>((stream, hello))
+    };
+    let (stream, hello) = timeout_at(deadline, greeting).await.map_err(too_late)??;
+    Ok(Arrival { stream, hello, place })
+}
+
+/// The stream of frames that a connection is whose first byte is `first`.
+async fn open(stream: TcpStream, first: u8, context: &Context) -> Result<Stream, Refusal> {
+    match (first, &context.tls) {
+        (TLS_HANDSHAKE, Some(tls)) => tls
+            .accept(stream)
+            .await
+            .map_err(|error| Refusal { reason: Reason::TlsFailed, detail: error.to_string() }),
+        (TLS_HANDSHAKE, None) => {
+            let detail = "TLS is off on this relay".to_owned();
+            Err(Refusal { reason: Reason::TlsOff, detail })
+        }
+        // Garbage is told by its first byte, without waiting for more.
+        (first, _) => {
+            frame::payload_len([first, 0, 0, 0], HELLO_FRAME_MAX)?;
+            Ok(Stream::Tcp(stream))
         }
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Result<Hello, Refusal> {
+async fn read(stream: &mut Stream) -> Result<Hello, Refusal> {
     let mut header = [0; HEADER_LEN];
-    stream.read_exact(&mut header[..1]).await?;
-    // Garbage is told by its first byte, without waiting for three more.
-    frame::payload_len([header[0], 0, 0, 0], HELLO_FRAME_MAX)?;
-    stream.read_exact(&mut header[1..]).await?;
+    stream.read_exact(&mut header).await?;
     let mut payload = vec![0; frame::payload_len(header, HELLO_FRAME_MAX)?];
     stream.read_exact(&mut payload).await?;
     Ok(Hello::decode(&payload)?)

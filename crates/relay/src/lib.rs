@@ -8,19 +8,35 @@ mod admission;
 mod assignment;
 mod channel;
 mod client;
+mod clock;
 mod closing;
 mod command;
 mod config;
 mod context;
 mod drain;
 mod error;
+mod grants;
 mod handshake;
+mod host_port;
 mod listener;
+mod member;
+mod offer;
 mod record;
 mod relay;
 mod session;
+mod snapshot;
+pub mod state;
+mod status;
+mod talk;
+mod traffic;
 
-pub use config::{Access, Config, Network, NetworkError};
+pub use config::{Access, Config, Network, NetworkError, Service, Version1};
 pub use error::BindError;
+pub use grants::{FixedGrants, GrantSource, TokenRecord, Tokens};
 pub use relay::{Relay, RelayHandle};
-pub use relayserver_core::{Limits, Occupancy, Reason};
+pub use relayserver_core::{
+    BookSnapshot, GrantId, HostId, HostSnapshot, InvalidServicePattern, Limits, MemberSnapshot,
+    Occupancy, Reason, Role, ServiceLimits, ServiceName, ServicePattern, ServiceSnapshot,
+};
+pub use snapshot::{Counts, ReasonCounts, Snapshot};
+pub use status::STATUS_SOCKET;

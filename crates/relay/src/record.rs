@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use relayserver_core::record::Header;
-use relayserver_core::{ChannelId, Handles, Input, Limits, Output, Time};
+use relayserver_core::{Handles, Input, Output, Time};
 use tracing::warn;
 
 /// An open recording. Written out when flushed or dropped; a file that cannot be written ends it with one warning, never the relay.
@@ -16,9 +16,9 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     /// Starts a recording at `path`, over whatever stood there.
-    pub(crate) fn create(path: &Path, limits: Limits, first: ChannelId) -> io::Result<Recorder> {
+    pub(crate) fn create(path: &Path, header: &Header) -> io::Result<Recorder> {
         let mut file = BufWriter::new(File::create(path)?);
-        writeln!(file, "{}", Header { limits, first })?;
+        writeln!(file, "{header}")?;
         Ok(Recorder { file: Some(file) })
     }
 

@@ -1,39 +1,45 @@
 //! The relay as a whole: binds its ports, runs its loops, and leaves.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-use relayserver_core::Occupancy;
+use relayserver_core::{Occupancy, ServiceName};
 use relayserver_transport::listen;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::field::display;
+use tracing::{debug, info, warn};
 
 use crate::admission::Places;
 use crate::assignment::Assignments;
 use crate::config::Config;
 use crate::context::Context;
 use crate::error::BindError;
-use crate::{channel, client, command, drain, listener};
+use crate::grants::{KnownTokens, Tokens};
+use crate::snapshot::Snapshot;
+use crate::status::{self, StatusSocket};
+use crate::{client, command, drain, host_port, listener};
 
 /// A relay with its ports bound, ready to [`run`](Relay::run).
 pub struct Relay {
     config: Config,
-    hosts: TcpListener,
-    command: TcpListener,
-    clients: TcpListener,
-    addresses: Addresses,
+    hosts: Bound,
+    command: Option<Bound>,
+    clients: BTreeMap<ServiceName, Bound>,
+    status: Option<StatusSocket>,
     shared: Shared,
 }
 
-/// The ports that a relay got.
-#[derive(Clone, Copy)]
-struct Addresses {
-    hosts: SocketAddr,
-    command: SocketAddr,
-    clients: SocketAddr,
+/// A port that is listened on.
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
 }
 
 #[derive(Clone)]
@@ -63,17 +69,16 @@ impl Relay {
     /// Outside of a Tokio runtime with I/O and time.
     pub fn bind(config: Config) -> Result<Relay, BindError> {
         config.check()?;
-        let bind = |(what, address)| {
-            let listener = listen(address)
-                .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)));
-            listener.map_err(|source| BindError::Listen { what, address, source })
+        let hosts = Bound::on("hosts", config.hosts)?;
+        let command = match &config.v1 {
+            Some(v1) => Some(Bound::on("command channels", v1.command)?),
+            None => None,
         };
-        let [hosts, command, clients] = config.listeners();
-        let (hosts, hosts_addr) = bind(hosts)?;
-        let (command, command_addr) = bind(command)?;
-        let (clients, clients_addr) = bind(clients)?;
-        let addresses =
-            Addresses { hosts: hosts_addr, command: command_addr, clients: clients_addr };
+        let mut clients = BTreeMap::new();
+        for (name, service) in &config.services {
+            let bound = Bound::on(&format!("clients of {name}"), service.listen)?;
+            clients.insert(name.clone(), bound);
+        }
         let assignments = Assignments::new(&config).map_err(|source| BindError::Record {
             path: config.record.clone().unwrap_or_default(),
             source,
@@ -85,22 +90,23 @@ impl Relay {
             aborted: CancellationToken::new(),
             over: CancellationToken::new(),
         };
-        Ok(Relay { config, hosts, command, clients, addresses, shared })
+        let status = config.status_socket.as_deref().and_then(bind_status);
+        Ok(Relay { config, hosts, command, clients, status, shared })
     }
 
-    /// Where hosts open data channels.
+    /// Where hosts open channels.
     pub fn hosts_addr(&self) -> SocketAddr {
-        self.addresses.hosts
+        self.hosts.address
     }
 
-    /// Where hosts open command channels.
-    pub fn command_addr(&self) -> SocketAddr {
-        self.addresses.command
+    /// Where hosts of version 1 open command channels.
+    pub fn command_addr(&self) -> Option<SocketAddr> {
+        self.command.as_ref().map(|bound| bound.address)
     }
 
-    /// Where clients connect.
-    pub fn clients_addr(&self) -> SocketAddr {
-        self.addresses.clients
+    /// Where clients of a service connect.
+    pub fn clients_addr(&self, service: &ServiceName) -> Option<SocketAddr> {
+        self.clients.get(service).map(|bound| bound.address)
     }
 
     /// A handle that steers this relay while it runs.
@@ -110,33 +116,65 @@ impl Relay {
 
     /// Serves until [`RelayHandle::drain`] or [`RelayHandle::abort`], and resolves when every session has ended. Dropping
     /// the future ends every session at once.
-    pub async fn run(self) {
-        let Relay { config, hosts, command, clients, addresses, shared } = self;
-        let end_all_when_dropped = EndAll(shared.clone());
-        let Addresses { hosts: hosts_addr, command: command_addr, clients: clients_addr } =
-            addresses;
-        info!(hosts = %hosts_addr, command = %command_addr, clients = %clients_addr, "relay ready");
+    pub async fn run(mut self) {
+        let assignments = Arc::clone(&self.shared.assignments);
+        let status = self.status.take();
+        tokio::select! {
+            () = self.serve() => {}
+            () = status::serve(status, &assignments) => {}
+        }
+    }
+
+    async fn serve(self) {
+        let end_all_when_dropped = EndAll(self.shared.clone());
+        self.announce();
+        let Relay { config, hosts, command, clients, shared, .. } = self;
+        let source = config.grants.as_ref().map(|grants| grants.watch());
+        let tokens = Arc::new(KnownTokens::default());
+        if let Some(source) = &source {
+            tokens.change(Arc::clone(&source.borrow()), &shared.assignments);
+        }
+        let public = |name: &ServiceName| {
+            let bound = clients.get(name)?.address;
+            public_address(config.public_host.as_deref(), bound)
+        };
+        let served =
+            clients.keys().filter_map(|name| Some((name.clone(), public(name)?))).collect();
+        let v1 = config.v1.is_some();
+        let service_of_v1 = config.v1.map(|v1| v1.service).unwrap_or_default();
         let context = Arc::new(Context {
             assignments: Arc::clone(&shared.assignments),
             places: Arc::new(Places::new(&config.limits)),
             access: config.access,
+            tls: config.tls,
+            grants: config.grants,
+            tokens: Arc::clone(&tokens),
+            accept_timeout: config.accept_timeout,
+            patience: config.patience,
+            served,
+            v1,
             hello_timeout: config.hello_timeout,
             user_timeout: config.user_timeout,
             half_closed_timeout: config.half_closed_timeout,
+            farewells: Semaphore::new(client::Farewells::MAX),
             leaving: shared.leaving.clone(),
             over: shared.over.clone(),
-            clients_port: clients_addr.port(),
+            clients_port_of_v1: clients.get(&service_of_v1).map_or(0, |it| it.address.port()),
+            service_of_v1,
         });
-        let accepting = async {
-            tokio::join!(
-                shared.accept_channels(hosts, Arc::clone(&context)),
-                shared.accept_commands(command, context),
-                shared.accept_clients(clients),
-            );
-        };
+        let mut accepting = JoinSet::new();
+        accepting.spawn(shared.accept_channels(hosts.listener, Arc::clone(&context)));
+        if let Some(command) = command {
+            accepting.spawn(shared.accept_commands(command.listener, Arc::clone(&context)));
+        }
+        for (service, clients) in clients {
+            accepting.spawn(shared.accept_clients(clients.listener, service));
+        }
         tokio::select! {
-            () = accepting => {}
+            () = async { while accepting.join_next().await.is_some() {} } => {}
             () = shared.assignments.keep_time() => {}
+            () = context.places.keep_time() => {}
+            () = follow(source, &tokens, &shared.assignments) => {}
         }
         tokio::select! {
             () = drain::drain(&shared.assignments, config.drain_timeout) => {}
@@ -146,6 +184,56 @@ impl Relay {
         drain::tasks_ended(&shared.tasks).await;
         info!("relay ended");
     }
+
+    /// Says where it can be reached.
+    fn announce(&self) {
+        let command = self.command.as_ref().map(|command| display(command.address));
+        let default = self.clients.get(&ServiceName::default());
+        info!(
+            hosts = %self.hosts.address,
+            command,
+            clients = default.map(|clients| display(clients.address)),
+            "relay ready"
+        );
+        for (service, clients) in &self.clients {
+            debug!(%service, clients = %clients.address, "service ready");
+        }
+    }
+}
+
+/// The relay can do without: sessions need nothing of it.
+fn bind_status(path: &Path) -> Option<StatusSocket> {
+    let bound = StatusSocket::bind(path);
+    bound.inspect_err(|error| warn!(path = %path.display(), %error, "no status socket")).ok()
+}
+
+/// Follows the tokens for as long as the relay runs; without a source there are none.
+async fn follow(
+    source: Option<watch::Receiver<Arc<Tokens>>>,
+    tokens: &KnownTokens,
+    assignments: &Assignments,
+) {
+    match source {
+        Some(source) => tokens.follow(source, assignments).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What people dial to reach `bound`; `None` where that is not known: a wildcard names no machine.
+fn public_address(public_host: Option<&str>, bound: SocketAddr) -> Option<String> {
+    match public_host {
+        Some(host) => Some(format!("{host}:{}", bound.port())),
+        None => (!bound.ip().is_unspecified()).then(|| bound.to_string()),
+    }
+}
+
+impl Bound {
+    fn on(what: &str, address: SocketAddr) -> Result<Bound, BindError> {
+        let failed = |source| BindError::Listen { what: what.to_owned(), address, source };
+        let listener = listen(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Bound { listener, address })
+    }
 }
 
 impl Shared {
@@ -153,9 +241,9 @@ impl Shared {
         &self,
         listener: TcpListener,
         context: Arc<Context>,
-    ) -> impl Future<Output = ()> {
+    ) -> impl Future<Output = ()> + use<> {
         self.accept(listener, "hosts", move |stream, peer| {
-            channel::serve(stream, peer, Arc::clone(&context))
+            host_port::serve(stream, peer, Arc::clone(&context))
         })
     }
 
@@ -163,27 +251,33 @@ impl Shared {
         &self,
         listener: TcpListener,
         context: Arc<Context>,
-    ) -> impl Future<Output = ()> {
+    ) -> impl Future<Output = ()> + use<> {
         self.accept(listener, "command", move |stream, peer| {
             command::serve(stream, peer, Arc::clone(&context))
         })
     }
 
-    fn accept_clients(&self, listener: TcpListener) -> impl Future<Output = ()> {
+    fn accept_clients(
+        &self,
+        listener: TcpListener,
+        service: ServiceName,
+    ) -> impl Future<Output = ()> + use<> {
         let assignments = Arc::clone(&self.assignments);
         let farewells = Arc::new(client::Farewells::new(self.over.clone()));
         self.accept(listener, "clients", move |stream, peer| {
-            client::serve(stream, peer, Arc::clone(&assignments), Arc::clone(&farewells))
+            let (assignments, farewells) = (Arc::clone(&assignments), Arc::clone(&farewells));
+            client::serve(stream, peer, service.clone(), assignments, farewells)
         })
     }
 
-    fn accept<Fut>(
+    fn accept<Serve, Fut>(
         &self,
         listener: TcpListener,
         name: &'static str,
-        serve: impl Fn(tokio::net::TcpStream, SocketAddr) -> Fut,
-    ) -> impl Future<Output = ()>
+        serve: Serve,
+    ) -> impl Future<Output = ()> + use<Serve, Fut>
     where
+        Serve: Fn(TcpStream, SocketAddr) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
     {
         listener::accept(listener, name, self.leaving.clone(), self.tasks.clone(), serve)
@@ -205,6 +299,11 @@ impl RelayHandle {
     /// How much of everything there is now.
     pub fn occupancy(&self) -> Occupancy {
         self.0.assignments.occupancy()
+    }
+
+    /// What the relay is doing now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.assignments.snapshot()
     }
 }
 

@@ -92,6 +92,11 @@ impl Session {
         self.inner.id()
     }
 
+    /// The service that the client asked for.
+    pub fn service(&self) -> &str {
+        self.inner.service()
+    }
+
     /// Where the client is, where the relay says so.
     pub fn client_addr(&self) -> Option<SocketAddr> {
         self.inner.client_addr()

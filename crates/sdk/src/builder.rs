@@ -6,56 +6,88 @@ use std::time::Duration;
 
 use relayserver_core::keeper::{BACKLOG_MAX, POOL_SIZE};
 use relayserver_transport::HostPort;
+use relayserver_wire::is_service_name;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::driver::Driver;
-use crate::shared::{Config, Shared};
-use crate::{Error, Listener, Status};
+use crate::link::{Link, Relay};
+use crate::shared::Shared;
+use crate::{Error, Join, Listener, Status};
 
 /// The original's ports.
 const HOSTS_PORT: u16 = 8000;
 const COMMAND_PORT: u16 = 8001;
 
-/// Sets up a [`Listener`]. Made by [`Listener::builder`].
+/// Sets up a [`Listener`]. Made by [`Listener::builder`] and [`Listener::join`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
-    relay: String,
+    relay: Whom,
     hosts_port: u16,
     command_port: u16,
     pool_size: usize,
+    /// With the sizes of their pools, where they have their own.
+    services: Vec<(String, Option<usize>)>,
     connect_timeout: Option<Duration>,
     bind_addr: Option<IpAddr>,
 }
 
+/// The relay, as it was given.
+#[derive(Clone, Debug)]
+enum Whom {
+    Named(String),
+    Joined(Join),
+}
+
 impl Builder {
-    pub(crate) fn new(relay: String) -> Builder {
+    pub(crate) fn named(relay: String) -> Builder {
+        Builder::new(Whom::Named(relay))
+    }
+
+    pub(crate) fn joined(join: Join) -> Builder {
+        Builder::new(Whom::Joined(join))
+    }
+
+    fn new(relay: Whom) -> Builder {
         Builder {
             relay,
             hosts_port: HOSTS_PORT,
             command_port: COMMAND_PORT,
             pool_size: POOL_SIZE,
+            services: Vec::new(),
             connect_timeout: None,
             bind_addr: None,
         }
     }
 
-    /// The relay's port for data channels, where its address names none; 8000 unless said otherwise.
+    /// The relay's port for data channels, where its address names none; 8000 unless said otherwise. A join line names its own.
     pub fn hosts_port(mut self, port: u16) -> Builder {
         self.hosts_port = port;
         self
     }
 
-    /// The relay's port for command channels; 8001 unless said otherwise.
+    /// An original relay's port for command channels; 8001 unless said otherwise.
     pub fn command_port(mut self, port: u16) -> Builder {
         self.command_port = port;
         self
     }
 
-    /// How many data channels to keep waiting for clients; 10 unless said otherwise, at least 1.
+    /// How many data channels to keep waiting for the clients of each service; 10 unless said otherwise, at least 1.
     pub fn pool_size(mut self, channels: usize) -> Builder {
         self.pool_size = channels.max(1);
+        self
+    }
+
+    /// A service to serve; may be said again for others. Unless this is said: `default`. An original relay knows just one.
+    pub fn service(mut self, name: impl Into<String>) -> Builder {
+        self.services.push((name.into(), None));
+        self
+    }
+
+    /// A service to serve, with as many data channels waiting for its clients, at least 1.
+    pub fn service_with_pool(mut self, name: impl Into<String>, channels: usize) -> Builder {
+        self.services.push((name.into(), Some(channels.max(1))));
         self
     }
 
@@ -83,18 +115,14 @@ impl Builder {
     /// The address is none, or what answers there is no relay; or no relay accepted this host within the
     /// [connect timeout](Builder::connect_timeout).
     pub async fn listen(self) -> Result<Listener, Error> {
-        let hosts = data_address(&self.relay, self.hosts_port)?;
-        if hosts.port == 0 || self.command_port == 0 {
-            return Err(Error::Address("port 0 is no relay's".to_owned()));
-        }
-        let command = HostPort { port: self.command_port, ..hosts.clone() };
-        let Builder { pool_size, bind_addr, connect_timeout, .. } = self;
-        let shared = Arc::new(Shared::new(Config { hosts, command, pool_size, bind_addr }));
+        let Builder { connect_timeout, .. } = self;
+        let (link, pool_sizes) = self.link()?;
+        let shared = Arc::new(Shared::new(link));
         // Room for all that the keeper lets open: the backlog, and channels that were idle when it was reached.
-        let (queue, sessions) = mpsc::channel(BACKLOG_MAX + pool_size);
+        let (queue, sessions) = mpsc::channel(BACKLOG_MAX + pool_sizes.iter().sum::<usize>());
         let (hopeless_sender, hopeless) = oneshot::channel();
         let listener = Listener::new(Arc::clone(&shared), sessions);
-        tokio::spawn(Driver::new(Arc::clone(&shared), queue, hopeless_sender).run());
+        tokio::spawn(Driver::new(Arc::clone(&shared), &pool_sizes, queue, hopeless_sender).run());
         let mut status = shared.status.subscribe();
         let ready = status.wait_for(|status| matches!(status, Status::Ready { .. }));
         let accepted = async {
@@ -119,6 +147,53 @@ impl Builder {
         }
         Ok(listener)
     }
+
+    /// How the relay is reached, and how many channels wait for each service.
+    fn link(self) -> Result<(Link, Vec<usize>), Error> {
+        let Builder { relay, hosts_port, command_port, pool_size, services, bind_addr, .. } = self;
+        let (mut names, mut sizes) = (Vec::new(), Vec::new());
+        for (name, size) in services {
+            if !is_service_name(&name) || names.contains(&name) {
+                return Err(Error::Service(name));
+            }
+            names.push(name);
+            sizes.push(size.unwrap_or(pool_size));
+        }
+        if names.is_empty() {
+            names.push("default".to_owned());
+            sizes.push(pool_size);
+        }
+        let relay = match relay {
+            Whom::Joined(join) => joined(join)?,
+            Whom::Named(relay) => {
+                let hosts = data_address(&relay, hosts_port)?;
+                if hosts.port == 0 || command_port == 0 {
+                    return Err(Error::Address("port 0 is no relay's".to_owned()));
+                }
+                let command = HostPort { port: command_port, ..hosts.clone() };
+                Relay::Anyone { hosts, command }
+            }
+        };
+        Ok((Link::new(relay, bind_addr, names), sizes))
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn joined(_join: Join) -> Result<Relay, Error> {
+    Err(Error::NoTls)
+}
+
+#[cfg(feature = "tls")]
+fn joined(Join(join): Join) -> Result<Relay, Error> {
+    use relayserver_transport::ClientTls;
+
+    // One for all connections: they share session tickets.
+    let tls = match join.pins() {
+        [] => ClientTls::system_roots(),
+        pins => ClientTls::pinned(pins),
+    };
+    let tls = tls.map_err(|error| Error::Tls(error.to_string()))?;
+    Ok(Relay::Joined { join, tls })
 }
 
 /// `host`, `host:port`, `[v6]:port`, or a bare IPv6 address.

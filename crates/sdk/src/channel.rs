@@ -1,125 +1,190 @@
-//! A data channel from its dial to the moment its session opens, in a task of its own. Reads the answer byte-exact, and
-//! nothing of what follows it.
+//! A data channel from its dial to the moment its session opens, in a task of its own. Reads the answer byte-exact, and, where the
+//! relay sends one, the start frame; and nothing of what follows.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use relayserver_core::keeper::Slot;
-use relayserver_core::limits::{self, DIAL_TIMEOUT};
-use relayserver_transport::dial_from;
-use relayserver_transport::options::{prepare_session, prepare_waiting};
-use relayserver_wire::hello::{Answer, Hello};
-use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, VERSION, frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use relayserver_core::keeper::{PoolIndex, Slot};
+use relayserver_core::limits;
+use relayserver_transport::options::prepare_session;
+use relayserver_transport::{Heard, Stream};
+use relayserver_wire::hello::{Answer, AnswerV2};
+use relayserver_wire::start::Start;
+use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, START_FRAME_MAX, frame};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::debug;
 
-use crate::SessionId;
+use crate::contact::Since;
 use crate::report::{Fault, Port, Report, Trouble};
-use crate::session::Session;
+use crate::session::{Opening, Session};
 use crate::shared::Shared;
 
 /// What the driver tells a channel's task. Dropping the sender closes the channel.
 pub(crate) struct Open;
 
-/// Dials a data channel, keeps it idle, and hands on the session that opens on it. Ends when the driver drops the other end of
-/// `verdict`.
-pub(crate) async fn run(
-    slot: Slot,
-    shared: Arc<Shared>,
-    reports: mpsc::Sender<Report>,
-    sessions: mpsc::Sender<Session>,
-    mut verdict: oneshot::Receiver<Open>,
-) {
-    let (stream, answer) = tokio::select! {
-        established = establish(&shared) => match established {
-            Ok(established) => established,
-            Err(trouble) => return report(&reports, Report::ChannelFailed(slot, trouble)).await,
-        },
-        _closed = &mut verdict => return,
-    };
-    let channel_id = answer.channel_id;
-    let clients = match answer.relay_host.contains(':') {
-        true => format!("[{}]:{}", answer.relay_host, answer.relay_port),
-        false => format!("{}:{}", answer.relay_host, answer.relay_port),
-    };
-    report(&reports, Report::ChannelAnswered { slot, channel_id, clients }).await;
-    if !idle(&stream, slot, &reports, verdict).await {
-        return;
-    }
-    prepare_session(&stream);
-    let session = Session::open(SessionId(channel_id), stream, Arc::clone(&shared));
-    shared.unaccepted.fetch_add(1, Ordering::AcqRel);
-    // The queue has room for as many as the keeper lets come; without a listener, nobody is there to serve the client.
-    if let Err(refused) = sessions.try_send(session) {
-        match refused {
-            mpsc::error::TrySendError::Full(session) => session.reject("backlog_full"),
-            mpsc::error::TrySendError::Closed(session) => session.reject("listener_dropped"),
-        }
-        shared.session_accepted();
-    }
+/// A channel's task: what it is called, whom it tells, and from whom it hears.
+pub(crate) struct Task {
+    pub(crate) slot: Slot,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) sessions: mpsc::Sender<Session>,
+    pub(crate) verdict: oneshot::Receiver<Open>,
 }
 
-async fn report(reports: &mpsc::Sender<Report>, report: Report) {
-    // Without a driver the listener is gone, and nobody keeps count.
-    let _taken = reports.send(report).await;
+impl Task {
+    /// Dials a data channel for the pool at `pool`, keeps it idle, and hands on the session that opens on it. Ends when the driver
+    /// drops the other end of `verdict`.
+    pub(crate) async fn run(mut self, pool: PoolIndex) {
+        let since = self.shared.contact.since();
+        let established = tokio::select! {
+            established = establish(&self.shared, pool) => established,
+            _closed = &mut self.verdict => return,
+        };
+        match established {
+            // Another gap while it dialled: nothing can ever open on it.
+            Ok((_, answer)) if answer.v2.is_some() && !self.shared.contact.is_unbroken(since) => {
+                let fault = Fault::Lost("was not heard of while a channel was dialled".to_owned());
+                let trouble = Trouble::at(Port::Hosts, self.shared.link.hosts(), fault);
+                self.report(Report::ChannelFailed(self.slot, trouble)).await;
+            }
+            Ok((stream, answer)) if answer.v2.is_some() => {
+                let service = self.shared.link.services().get(pool).cloned();
+                self.idle_of_version_2(stream, answer, since, service.unwrap_or_default()).await;
+            }
+            Ok((stream, answer)) => self.adopt(stream, answer).await,
+            Err(trouble) => self.report(Report::ChannelFailed(self.slot, trouble)).await,
+        }
+    }
+
+    /// The same for a channel of version 1 that has had its answer.
+    pub(crate) async fn adopt(mut self, mut stream: Stream, answer: Answer) {
+        let channel_id = answer.channel_id;
+        let clients = match answer.relay_host.contains(':') {
+            true => format!("[{}]:{}", answer.relay_host, answer.relay_port),
+            false => format!("{}:{}", answer.relay_host, answer.relay_port),
+        };
+        let (slot, clients) = (self.slot, Some(clients));
+        self.report(Report::ChannelAnswered { slot, channel_id, clients }).await;
+        if self.idle(&mut stream).await {
+            self.hand_on(Opening::Announced { channel_id }, stream);
+        }
+    }
+
+    async fn idle_of_version_2(
+        mut self,
+        mut stream: Stream,
+        answer: Answer,
+        since: Since,
+        service: String,
+    ) {
+        let (slot, channel_id) = (self.slot, answer.channel_id);
+        self.report(Report::ChannelAnswered { slot, channel_id, clients: None }).await;
+        let heard = tokio::select! {
+            biased;
+            _closed = &mut self.verdict => return stream.end_now(),
+            heard = stream.waits() => heard,
+        };
+        let Heard::Bytes = heard else {
+            return self.report(Report::ChannelLost(slot)).await;
+        };
+        // What came while the relay was not heard of may be another host's by now.
+        let start = match self.shared.contact.is_unbroken(since) {
+            true => read_start(&mut stream, &service).await,
+            false => Err("the relay was not heard of meanwhile".to_owned()),
+        };
+        match start {
+            Ok(start) => {
+                self.report(Report::ChannelOpened(slot)).await;
+                self.hand_on(Opening::Offered { start, since }, stream);
+            }
+            Err(why) => {
+                debug!(channel.id = channel_id, why, "channel closed: no session opens on it");
+                stream.abort();
+                self.report(Report::ChannelLost(slot)).await;
+            }
+        }
+    }
+
+    fn hand_on(self, opening: Opening, stream: Stream) {
+        let session = Session::open(opening, stream, &self.shared);
+        if let Some(socket) = session.socket() {
+            prepare_session(socket);
+        }
+        self.shared.unaccepted.fetch_add(1, Ordering::AcqRel);
+        // The queue has room for as many as the keeper lets come; without a listener, nobody is there to serve the client.
+        if let Err(refused) = self.sessions.try_send(session) {
+            match refused {
+                mpsc::error::TrySendError::Full(session) => session.reject("backlog_full"),
+                mpsc::error::TrySendError::Closed(session) => session.reject("listener_dropped"),
+            }
+            self.shared.session_accepted();
+        }
+    }
+
+    async fn report(&self, report: Report) {
+        // Without a driver the listener is gone, and nobody keeps count.
+        let _taken = self.reports.send(report).await;
+    }
+
+    /// Waits until a session opens on a channel of version 1: by the relay's word, or by the session's first byte. `false` when the
+    /// channel was lost or closed instead. Reads nothing.
+    async fn idle(&mut self, stream: &mut Stream) -> bool {
+        let first = tokio::select! {
+            biased;
+            verdict = &mut self.verdict => return verdict.is_ok(),
+            first = stream.waits() => first,
+        };
+        match first {
+            Heard::End => {
+                // The end of an idle channel, or of a client that sent nothing: its announcement may be on its way.
+                self.report(Report::ChannelEnded(self.slot)).await;
+                (&mut self.verdict).await.is_ok()
+            }
+            Heard::Bytes => {
+                self.report(Report::ChannelOpened(self.slot)).await;
+                true
+            }
+            Heard::Failed(_) => {
+                self.report(Report::ChannelLost(self.slot)).await;
+                false
+            }
+        }
+    }
 }
 
 /// Connects, says hello, and reads the answer.
-async fn establish(shared: &Shared) -> Result<(TcpStream, Answer), Trouble> {
-    let address = &shared.config.hosts;
-    let dialled = dial_from(address, shared.config.bind_addr, DIAL_TIMEOUT).await;
-    let mut stream = dialled.map_err(|error| Trouble::dial(Port::Hosts, &error))?;
-    prepare_waiting(&stream, limits::USER_TIMEOUT);
-    let fault = match timeout(limits::HELLO_TIMEOUT, greet(&mut stream)).await {
-        Ok(Ok(answer)) => return Ok((stream, answer)),
-        Ok(Err(fault)) => fault,
-        Err(_elapsed) => {
-            let waited = limits::HELLO_TIMEOUT;
-            Fault::Lost(format!("has not answered a hello within {waited:?}"))
+async fn establish(shared: &Shared, pool: PoolIndex) -> Result<(Stream, Answer), Trouble> {
+    let hello = shared.link.hello_of_channel(pool);
+    let (stream, answer) = shared.link.say(&hello, HELLO_FRAME_MAX).await?;
+    let address = shared.link.hosts();
+    match (&answer.v2, hello.v2.is_some()) {
+        (Some(AnswerV2::Refused(refusal)), _) => Err(Trouble::refused(address, refusal)),
+        // It has become another relay since its command channel was answered.
+        (None, true) if shared.link.command().is_none() => {
+            Err(Trouble::version_1_behind_a_join_line(address))
         }
-    };
-    Err(Trouble::at(Port::Hosts, address, fault))
+        _ => Ok((stream, answer)),
+    }
 }
 
-async fn greet(stream: &mut TcpStream) -> Result<Answer, Fault> {
-    stream.write_all(&Hello { version: VERSION }.encode()).await?;
-    let mut header = [0; HEADER_LEN];
-    stream.read_exact(&mut header).await?;
-    let len = frame::payload_len(header, HELLO_FRAME_MAX).map_err(Fault::not_a_relay)?;
-    let mut payload = vec![0; len];
-    stream.read_exact(&mut payload).await?;
-    Answer::decode(&payload).map_err(Fault::not_a_relay)
-}
-
-/// Waits until a session opens on the channel: by the relay's word, or by the session's first byte. `false` when the channel
-/// was lost or closed instead. Reads nothing.
-async fn idle(
-    stream: &TcpStream,
-    slot: Slot,
-    reports: &mpsc::Sender<Report>,
-    mut verdict: oneshot::Receiver<Open>,
-) -> bool {
-    let mut byte = [0];
-    let first = tokio::select! {
-        biased;
-        verdict = &mut verdict => return verdict.is_ok(),
-        first = stream.peek(&mut byte) => first,
+/// The frame that goes ahead of a session, and no byte beyond it. Its first byte is there.
+async fn read_start(stream: &mut Stream, service: &str) -> Result<Start, String> {
+    let reading = async {
+        let mut header = [0; HEADER_LEN];
+        stream.read_exact(&mut header).await?;
+        let len = frame::payload_len(header, START_FRAME_MAX).map_err(Fault::not_a_relay)?;
+        let mut payload = vec![0; len];
+        stream.read_exact(&mut payload).await?;
+        Start::decode(&payload).map_err(Fault::not_a_relay)
     };
-    match first {
-        Ok(0) => {
-            // The end of an idle channel, or of a client that sent nothing: its announcement may be on its way.
-            report(reports, Report::ChannelEnded(slot)).await;
-            verdict.await.is_ok()
+    match timeout(limits::HELLO_TIMEOUT, reading).await {
+        Ok(Ok(start)) if start.service != service => {
+            Err(format!("a session of service {}, expected {service}", start.service))
         }
-        Ok(_) => {
-            report(reports, Report::ChannelOpened(slot)).await;
-            true
-        }
-        Err(_) => {
-            report(reports, Report::ChannelLost(slot)).await;
-            false
-        }
+        Ok(Ok(start)) => Ok(start),
+        Ok(Err(Fault::Lost(why) | Fault::NotARelay(why))) => Err(why),
+        Err(_elapsed) => Err("the start frame did not come whole in time".to_owned()),
     }
 }

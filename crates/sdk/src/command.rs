@@ -1,21 +1,29 @@
-//! The command channel: dialled, then read to its end. Nothing is ever sent on it.
+//! The command channel: asked for, then followed to its end. What answers decides which version is spoken: an original makes a
+//! data channel of the connection, and its command channel is dialled where originals have it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use relayserver_core::limits::{self, DIAL_TIMEOUT};
-use relayserver_transport::dial_from;
-use relayserver_transport::options::prepare_waiting;
+use relayserver_core::liveness::Patience;
+use relayserver_transport::{HostPort, Stream};
 use relayserver_wire::FRAME_MAX;
 use relayserver_wire::command::Announcement;
-use relayserver_wire::frame::Decoder;
+use relayserver_wire::frame::{self, Decoder};
+use relayserver_wire::hello::{AnswerV2, Welcome};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::report::{Fault, Port, Report, Trouble};
 use crate::shared::Shared;
+use crate::status::Served;
+use crate::talk::{self, Ended};
 
-/// Dials the command channel and reports what it hears, to its end or until the listener is over.
+/// How long a server of another protocol gets to greet whoever connects to what was taken for a command port. It is a wrong port
+/// number then, and better said at once than found out when the first client comes.
+const GREETING: Duration = Duration::from_millis(100);
+
+/// Asks for a command channel and reports what it hears, to its end or until the listener is over.
 pub(crate) async fn run(shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
     let last = tokio::select! {
         last = follow(&shared, &reports) => last,
@@ -26,12 +34,78 @@ pub(crate) async fn run(shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
 }
 
 async fn follow(shared: &Shared, reports: &mpsc::Sender<Report>) -> Report {
-    let address = &shared.config.command;
-    let mut stream = match dial_from(address, shared.config.bind_addr, DIAL_TIMEOUT).await {
-        Ok(stream) => stream,
-        Err(error) => return Report::CommandFailed(Trouble::dial(Port::Command, &error)),
+    let link = &shared.link;
+    let address = link.hosts().clone();
+    let said = link.say(&link.hello_of_command(), FRAME_MAX).await;
+    let refused = |trouble| {
+        link.try_next_address();
+        Report::CommandFailed(trouble)
     };
-    prepare_waiting(&stream, limits::USER_TIMEOUT);
+    let (stream, answer) = match said {
+        Ok(said) => said,
+        Err(trouble) => return refused(trouble),
+    };
+    match (answer.v2.clone(), link.command()) {
+        (Some(AnswerV2::Welcome(welcome)), _) => {
+            member(stream, welcome, &address, shared, reports).await
+        }
+        (Some(AnswerV2::Refused(refusal)), _) => refused(Trouble::refused(&address, &refusal)),
+        (None, None) => refused(Trouble::version_1_behind_a_join_line(&address)),
+        (None, Some(command)) => {
+            link.forget_key();
+            let _taken = reports.send(Report::Original { stream, answer }).await;
+            original(command, shared, reports).await
+        }
+    }
+}
+
+/// A command channel of version 2, from its answer to its end.
+async fn member(
+    stream: Stream,
+    welcome: Welcome,
+    address: &HostPort,
+    shared: &Shared,
+    reports: &mpsc::Sender<Report>,
+) -> Report {
+    let Some(key) = welcome.channel_key else {
+        let fault = Fault::NotARelay("an answer without a channel key".to_owned());
+        return Report::CommandFailed(Trouble::at(Port::Hosts, address, fault));
+    };
+    let patience = patience(&welcome);
+    shared.link.set_key(key);
+    let was_away = shared.contact.begin(patience.suspect_after);
+    if was_away {
+        let _taken = reports.send(Report::Silence).await;
+    }
+    let services = welcome.services.into_iter().map(Served::from).collect();
+    let _taken = reports.send(Report::CommandAnswered { services }).await;
+    match talk::run(stream, shared, reports, patience).await {
+        Ended::Lost(fault) => Report::CommandLost(Trouble::at(Port::Hosts, address, fault)),
+        Ended::Silent => Report::Silence,
+    }
+}
+
+/// As the relay says, and as ours do where it does not.
+fn patience(welcome: &Welcome) -> Patience {
+    let or_default = |millis: Option<u32>, default| {
+        millis.map_or(default, |millis| Duration::from_millis(u64::from(millis.max(1))))
+    };
+    let Patience { suspect_after, gone_after } = Patience::default();
+    Patience {
+        suspect_after: or_default(welcome.suspect_after_ms, suspect_after),
+        gone_after: or_default(welcome.gone_after_ms, gone_after),
+    }
+}
+
+/// An original's command channel.
+async fn original(address: &HostPort, shared: &Shared, reports: &mpsc::Sender<Report>) -> Report {
+    let mut stream = match shared.link.dial(address, Port::Command).await {
+        Ok(stream) => stream,
+        Err(trouble) => return Report::CommandFailed(trouble),
+    };
+    if let Err(fault) = says_nothing_else(&mut stream).await {
+        return Report::CommandFailed(Trouble::at(Port::Command, address, fault));
+    }
     let _taken = reports.send(Report::CommandUp).await;
     let fault = match listen(&mut stream, reports).await {
         Ok(()) => Fault::Lost("closed the command channel".to_owned()),
@@ -40,8 +114,20 @@ async fn follow(shared: &Shared, reports: &mpsc::Sender<Report>) -> Report {
     Report::CommandLost(Trouble::at(Port::Command, address, fault))
 }
 
+/// Waits a moment for what other servers say to whoever connects. An original says nothing, or a frame.
+async fn says_nothing_else(stream: &mut Stream) -> Result<(), Fault> {
+    let mut first = [0];
+    if let Some(socket) = stream.tcp()
+        && let Ok(1) = timeout(GREETING, socket.peek(&mut first)).await.unwrap_or(Ok(0))
+    {
+        let [byte] = first;
+        frame::payload_len([byte, 0, 0, 0], FRAME_MAX).map_err(Fault::not_a_relay)?;
+    }
+    Ok(())
+}
+
 /// Reports every announcement, to the end of the channel.
-async fn listen(stream: &mut TcpStream, reports: &mpsc::Sender<Report>) -> Result<(), Fault> {
+async fn listen(stream: &mut Stream, reports: &mpsc::Sender<Report>) -> Result<(), Fault> {
     let mut decoder = Decoder::new(FRAME_MAX);
     let mut buffer = [0; 1024];
     loop {

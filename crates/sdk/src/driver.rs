@@ -17,10 +17,10 @@ use tracing::{debug, info, warn};
 use crate::channel::Open;
 use crate::complaints::Complaints;
 use crate::events::DropReason;
-use crate::report::{Report, Trouble};
+use crate::report::{Hopeless, Report, Trouble};
 use crate::session::Session;
 use crate::shared::Shared;
-use crate::status::Status;
+use crate::status::{Served, Status, listed};
 use crate::{Error, SessionId, channel, command};
 
 /// How many reports may wait for the driver, which never waits for anybody.
@@ -40,7 +40,9 @@ pub(crate) struct Driver {
     reporter: mpsc::Sender<Report>,
     /// Hears of trouble that waiting cannot mend, until the relay has accepted this host once.
     hopeless: Option<oneshot::Sender<Error>>,
-    clients: String,
+    served: Vec<Served>,
+    /// How many command channels failed in a way that waiting cannot mend, since one did not.
+    hopeless_in_a_row: usize,
     last_error: Option<String>,
     /// What was complained of.
     complaints: Complaints,
@@ -52,12 +54,13 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        pool_sizes: &[usize],
         sessions: mpsc::Sender<Session>,
         hopeless: oneshot::Sender<Error>,
     ) -> Driver {
         let (reporter, reports) = mpsc::channel(REPORTS_MAX);
         Driver {
-            keeper: Keeper::new(shared.config.pool_size, Box::new(|| fastrand::u64(..))),
+            keeper: Keeper::new(pool_sizes, Box::new(|| fastrand::u64(..))),
             shared,
             channels: HashMap::new(),
             tasks: TaskTracker::new(),
@@ -65,7 +68,8 @@ impl Driver {
             reports,
             reporter,
             hopeless: Some(hopeless),
-            clients: String::new(),
+            served: Vec::new(),
+            hopeless_in_a_row: 0,
             last_error: None,
             complaints: Complaints::default(),
             next_try: Duration::ZERO,
@@ -133,13 +137,12 @@ impl Driver {
             let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
             match output {
                 Output::DialCommand => drop(tokio::spawn(command::run(shared, reporter))),
-                // Only when leaving: its task ends with `over`, which is soon.
+                // Its task has ended by itself (silence), or ends with `over`, which is soon.
                 Output::AbandonCommand => {}
-                Output::DialChannel(slot) => {
-                    let Some(sessions) = self.sessions.clone() else { continue };
-                    let (sender, verdict) = oneshot::channel();
-                    self.channels.insert(slot, sender);
-                    self.tasks.spawn(channel::run(slot, shared, reporter, sessions, verdict));
+                Output::DialChannel(slot, pool) => {
+                    if let Some(task) = self.channel(slot) {
+                        self.tasks.spawn(task.run(pool));
+                    }
                 }
                 // A task that opened its session already, by the first byte, is not told again.
                 Output::Open(slot) => {
@@ -152,28 +155,57 @@ impl Driver {
         }
     }
 
+    /// What a channel's task works with; `None` when the listener is leaving.
+    fn channel(&mut self, slot: Slot) -> Option<channel::Task> {
+        let sessions = self.sessions.clone()?;
+        let (sender, verdict) = oneshot::channel();
+        self.channels.insert(slot, sender);
+        let (shared, reports) = (Arc::clone(&self.shared), self.reporter.clone());
+        Some(channel::Task { slot, shared, reports, sessions, verdict })
+    }
+
     fn take(&mut self, report: Report) {
         let now = self.now();
         let was_ready = self.keeper.is_ready();
         match report {
             Report::CommandUp => self.keeper.handle_command_up(now),
+            Report::CommandAnswered { services } => {
+                self.served = services;
+                self.hopeless_in_a_row = 0;
+                self.keeper.handle_command_answered(now);
+            }
+            Report::Silence => {
+                warn!(relay = %self.shared.link.hosts(), "relay not heard of for too long, connecting anew");
+                self.keeper.handle_silence(now);
+            }
+            Report::Original { stream, answer } => {
+                // Where no channel is wanted it is closed, as any idle channel may be.
+                if let Some(slot) = self.keeper.handle_adopted(now, answer.channel_id)
+                    && let Some(task) = self.channel(slot)
+                {
+                    self.tasks.spawn(task.adopt(stream, answer));
+                }
+            }
             Report::CommandFailed(trouble) => {
                 self.keeper.handle_command_failed(now, trouble.failure);
-                self.troubled(was_ready, trouble);
+                self.troubled(was_ready, true, trouble);
             }
             Report::CommandLost(trouble) => {
                 self.keeper.handle_command_lost(now);
-                self.troubled(was_ready, trouble);
+                self.troubled(was_ready, true, trouble);
             }
             Report::Announced(announcement) => self.announced(announcement),
             Report::ChannelAnswered { slot, channel_id, clients } => {
-                self.clients = clients;
+                if clients.is_some() {
+                    let service = self.shared.link.services().first().cloned();
+                    self.served = vec![Served { service: service.unwrap_or_default(), clients }];
+                }
                 self.keeper.handle_answered(now, slot, channel_id);
             }
             Report::ChannelFailed(slot, trouble) => {
                 self.channels.remove(&slot);
                 self.keeper.handle_failed(now, slot, trouble.failure);
-                self.troubled(was_ready, trouble);
+                self.troubled(was_ready, false, trouble);
             }
             Report::ChannelOpened(slot) => {
                 self.channels.remove(&slot);
@@ -193,29 +225,64 @@ impl Driver {
                 self.keeper.handle_announced(self.now(), channel_id);
             }
             Announcement::Drop { channel_id } => {
-                self.shared.session_dropped(SessionId(channel_id), DropReason::ClientLeft);
+                let id = SessionId::of_channel(channel_id);
+                self.shared.session_dropped(id, DropReason::ClientLeft);
+            }
+            Announcement::SessionEnded { session_id, reason, bytes_to_host, bytes_to_client } => {
+                let id = SessionId::of_session(session_id);
+                info!(session.id = %id, end.reason = reason, bytes.to_host = bytes_to_host, bytes.to_client = bytes_to_client, "session ended");
+                self.shared.session_ended(id, reason, bytes_to_host, bytes_to_client);
+            }
+            Announcement::Leaving { reason, retry_after_ms } => {
+                let pause = Duration::from_millis(retry_after_ms.unwrap_or_default().into());
+                info!(reason, ?pause, "relay is leaving");
+                self.keeper.handle_pause(self.now(), pause);
             }
             Announcement::Unknown { message_type } => {
                 debug!(message_type, "unknown announcement ignored");
             }
+            of_version_2 => debug!(announcement = ?of_version_2, "announcement ignored"),
         }
     }
 
     /// Something went wrong: tells the one who waits for the listener where trying again is of no use, and else says so
-    /// where it is news.
-    fn troubled(&mut self, was_ready: bool, trouble: Trouble) {
-        let Trouble { message, hopeless, .. } = trouble;
+    /// where it is news. What a relay refuses on the command channel ends a listener that served, too.
+    fn troubled(&mut self, was_ready: bool, is_command: bool, trouble: Trouble) {
+        let Trouble { message, mut hopeless, retry_after, .. } = trouble;
         let now = self.now();
-        self.next_try = self.keeper.next_try().map_or(Duration::ZERO, |due| due - now);
-        match hopeless.and_then(|error| Some((error, self.hopeless.take()?))) {
-            // Whoever was waiting for the listener may have stopped.
-            Some((error, waiting)) => drop(waiting.send(error)),
-            None if self.complaints.is_news(&message, Instant::now()) => {
-                self.complain(was_ready, &message);
+        // Where a join line names several addresses, one of them is not the last word.
+        if is_command && hopeless.is_some() {
+            self.hopeless_in_a_row += 1;
+            if self.hopeless_in_a_row < self.shared.link.addresses_len() {
+                hopeless = None;
             }
-            None => {}
+        }
+        if let Some(pause) = retry_after {
+            self.keeper.handle_pause(now, pause);
+        }
+        self.next_try = self.keeper.next_try().map_or(Duration::ZERO, |due| due - now);
+        if let Some(hopeless) = hopeless {
+            if let Some(waiting) = self.hopeless.take() {
+                // Whoever was waiting for the listener may have stopped.
+                drop(waiting.send(hopeless.into()));
+            } else if is_command && let Hopeless::Refused { .. } = hopeless {
+                warn!(error = message, "the relay will not have this host any more");
+                let _first = self.shared.failure.set(hopeless);
+                self.shared.leaving.cancel();
+            } else {
+                self.say(was_ready, &message);
+            }
+        } else {
+            self.say(was_ready, &message);
         }
         self.last_error = Some(message);
+    }
+
+    /// Says what went wrong, where it is news.
+    fn say(&mut self, was_ready: bool, message: &str) {
+        if self.complaints.is_news(message, Instant::now()) {
+            self.complain(was_ready, message);
+        }
     }
 
     fn complain(&self, was_ready: bool, error: &str) {
@@ -234,7 +301,7 @@ impl Driver {
         let status = if self.keeper.is_ready() {
             self.hopeless = None;
             self.last_error = None;
-            Status::Ready { clients: self.clients.clone() }
+            Status::Ready { services: self.served.clone() }
         } else {
             let waiting = self.keeper.next_try().is_some_and(|due| due > self.now());
             let next_try = waiting.then_some(self.next_try);
@@ -244,7 +311,8 @@ impl Driver {
         let was_ready = matches!(*self.shared.status.borrow(), Status::Ready { .. });
         if is_ready && !was_ready {
             self.complaints = Complaints::default();
-            info!(relay = %self.shared.config.hosts, clients = self.clients, "host ready");
+            let clients = listed(&self.served);
+            info!(relay = %self.shared.link.hosts(), clients, "host ready");
         }
         self.shared.status.send_if_modified(|current| {
             let modified = *current != status;

@@ -26,6 +26,17 @@ pub enum Event {
         /// Why.
         reason: DropReason,
     },
+    /// The relay's word how a session ended, where it speaks version 2: once for each that opened.
+    Ended {
+        /// The session.
+        id: SessionId,
+        /// From the relay's list of reasons: `finished`, `client_aborted`, ...
+        reason: String,
+        /// How many bytes of the client's the relay handed to this host.
+        bytes_to_host: u64,
+        /// How many bytes of this host's it handed to the client.
+        bytes_to_client: u64,
+    },
     /// So many events were lost because nobody took them in time.
     Lost {
         /// How many.

@@ -20,25 +20,30 @@
 //! Connecting, pooling, replenishing, backing off and reconnecting are this crate's matter. For tests there is
 //! `relayserver-testing`, with the real relay on a free port.
 //!
-//! Features: `axum` ([`Listener::into_axum`]), `exec` ([`handlers::Exec`]).
+//! Features: `tls` (join lines; on by default), `axum` ([`Listener::into_axum`]), `exec` ([`handlers::Exec`]).
 
 #[cfg(feature = "axum")]
 mod axum;
 pub mod blocking;
 mod builder;
 mod channel;
+mod clock;
 mod command;
 mod complaints;
+mod contact;
 mod driver;
 mod error;
 mod events;
 mod handler;
 pub mod handlers;
+mod join;
+mod link;
 mod listener;
 mod report;
 mod session;
 mod shared;
 mod status;
+mod talk;
 
 #[cfg(feature = "axum")]
 pub use axum::AxumListener;
@@ -46,9 +51,10 @@ pub use builder::Builder;
 pub use error::Error;
 pub use events::{DropReason, Event, Events};
 pub use handler::Handler;
+pub use join::{Join, JoinError};
 pub use listener::Listener;
 pub use session::{ReadHalf, Session, SessionId, WriteHalf};
-pub use status::{Status, StatusWatch};
+pub use status::{Served, Status, StatusWatch};
 
 /// The examples of the README are compiled with those of the documentation.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 use tracing::debug;
 
 use crate::shared::Shared;
-use crate::{Builder, Error, Events, Handler, Session, Status, StatusWatch};
+use crate::{Builder, Error, Events, Handler, Join, Session, Status, StatusWatch};
 
 /// Accepts clients that come through a relay, as a TCP listener accepts those that come to a port.
 ///
@@ -22,7 +22,13 @@ pub struct Listener {
 impl Listener {
     /// Sets up a listener at `relay`: `host` or `host:port`, where the port is the one for data channels (8000 unless said).
     pub fn builder(relay: impl Into<String>) -> Builder {
-        Builder::new(relay.into())
+        Builder::named(relay.into())
+    }
+
+    /// Sets up a listener at the relay of a join line, and nowhere else: it sends its token only to who has shown that it is that
+    /// relay, and speaks nothing but version 2 inside TLS.
+    pub fn join(join: Join) -> Builder {
+        Builder::joined(join)
     }
 
     pub(crate) fn new(shared: Arc<Shared>, sessions: mpsc::Receiver<Session>) -> Listener {
@@ -35,9 +41,11 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Closed`] after [`close`](Listener::close) or [`drain`](Listener::drain), once every session that had come
-    /// before was accepted. Trouble with the relay is none: it is mended, and [`status`](Listener::status) tells.
+    /// before was accepted; [`Error::Refused`] where the relay will not have this host any more. Other trouble with the relay is
+    /// none: it is mended, and [`status`](Listener::status) tells.
     pub async fn accept(&self) -> Result<Session, Error> {
-        let session = self.sessions.lock().await.recv().await.ok_or(Error::Closed)?;
+        let session = self.sessions.lock().await.recv().await;
+        let session = session.ok_or_else(|| self.why_closed())?;
         self.shared.session_accepted();
         Ok(session)
     }
@@ -49,21 +57,29 @@ impl Listener {
     /// Dropping the future stops accepting; sessions under way run on.
     ///
     /// # Errors
-    /// None today: a closed listener is the regular end.
+    /// The relay will not have this host any more, as where its token was revoked. A closed listener is the regular end.
     pub async fn serve(&self, handler: impl Handler) -> Result<(), Error> {
         let handler = Arc::new(handler);
-        while let Ok(session) = self.accept().await {
+        loop {
+            let session = match self.accept().await {
+                Ok(session) => session,
+                Err(Error::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            };
             let handler = Arc::clone(&handler);
             let aborted = self.shared.aborted.clone();
             tokio::spawn(async move {
                 let id = session.id();
                 let handled = aborted.run_until_cancelled(handler.handle(session)).await;
                 if let Some(Err(error)) = handled {
-                    debug!(channel.id = %id, %error, "handler failed");
+                    debug!(session.id = id.session(), channel.id = id.channel(), %error, "handler failed");
                 }
             });
         }
-        Ok(())
+    }
+
+    fn why_closed(&self) -> Error {
+        self.shared.failure.get().cloned().map_or(Error::Closed, Error::from)
     }
 
     /// What happens to sessions, from now on.
@@ -123,7 +139,7 @@ impl Drop for Listener {
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener")
-            .field("relay", &self.shared.config.hosts)
+            .field("relay", self.shared.link.hosts())
             .field("status", &*self.shared.status.borrow())
             .finish_non_exhaustive()
     }

@@ -2,17 +2,29 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
+use relayserver_core::Reason;
 use relayserver_core::keeper::{Failure, Slot};
-use relayserver_transport::{DialError, DialErrorKind, HostPort};
+#[cfg(feature = "tls")]
+use relayserver_transport::TlsConnectError;
+use relayserver_transport::{DialError, DialErrorKind, HostPort, Stream};
 use relayserver_wire::command::Announcement;
+use relayserver_wire::hello::{Answer, Refusal};
 
 use crate::Error;
+use crate::status::Served;
 
 /// What the tasks of channels tell the driver.
 pub(crate) enum Report {
-    /// The command channel is connected.
+    /// The relay is an original, and what asked for a command channel is one of its idle data channels.
+    Original { stream: Stream, answer: Answer },
+    /// An original's command channel is connected.
     CommandUp,
+    /// The relay has answered on a command channel of version 2.
+    CommandAnswered { services: Vec<Served> },
+    /// The relay was not heard of for too long.
+    Silence,
     /// It could not be dialled.
     CommandFailed(Trouble),
     /// It was up and has ended.
@@ -23,8 +35,8 @@ pub(crate) enum Report {
     ChannelAnswered {
         slot: Slot,
         channel_id: i32,
-        /// Where clients connect, as the relay gave it.
-        clients: String,
+        /// Where clients connect, as an original gives it.
+        clients: Option<String>,
     },
     /// The relay has not answered.
     ChannelFailed(Slot, Trouble),
@@ -56,9 +68,36 @@ impl fmt::Display for Port {
 #[derive(Debug)]
 pub(crate) struct Trouble {
     pub(crate) failure: Failure,
-    /// Where what answered is no relay, which waiting cannot mend.
-    pub(crate) hopeless: Option<Error>,
+    /// Where waiting cannot mend it.
+    pub(crate) hopeless: Option<Hopeless>,
     pub(crate) message: String,
+    /// When the relay wants to be asked again.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What waiting cannot mend.
+#[derive(Clone, Debug)]
+pub(crate) enum Hopeless {
+    /// What answered is no relay.
+    NotARelay { address: String, channels: String, detail: String },
+    /// It is not the relay of the join line, as far as it can show.
+    Untrusted { address: String, detail: String },
+    /// The relay said so itself.
+    Refused { address: String, reason: String, detail: String },
+}
+
+impl From<Hopeless> for Error {
+    fn from(hopeless: Hopeless) -> Error {
+        match hopeless {
+            Hopeless::NotARelay { address, channels, detail } => {
+                Error::NotARelay { address, channels, detail }
+            }
+            Hopeless::Untrusted { address, detail } => Error::Untrusted { address, detail },
+            Hopeless::Refused { address, reason, detail } => {
+                Error::Refused { address, reason, detail }
+            }
+        }
+    }
 }
 
 impl Trouble {
@@ -77,24 +116,86 @@ impl Trouble {
             DialErrorKind::Unreachable => (Failure::Unanswered, String::new()),
             DialErrorKind::Other => (Failure::Rejected, String::new()),
         };
-        Trouble { failure, hopeless: None, message: format!("{error}{advice}") }
+        Trouble::passing(failure, format!("{error}{advice}"))
+    }
+
+    /// What waiting may mend.
+    fn passing(failure: Failure, message: String) -> Trouble {
+        Trouble { failure, hopeless: None, message, retry_after: None }
+    }
+
+    fn hopeless(hopeless: Hopeless) -> Trouble {
+        let message = Error::from(hopeless.clone()).to_string();
+        let failure = Failure::Rejected;
+        Trouble { failure, hopeless: Some(hopeless), message, retry_after: None }
+    }
+
+    /// The relay refuses this host, or this connection.
+    pub(crate) fn refused(address: &HostPort, refusal: &Refusal) -> Trouble {
+        let Refusal { reason, detail, retry_after_ms } = refusal;
+        let known: Option<Reason> = reason.parse().ok();
+        let detail = detail.clone().unwrap_or_default();
+        let refused =
+            Hopeless::Refused { address: address.to_string(), reason: reason.clone(), detail };
+        let mut trouble = Trouble::hopeless(refused);
+        if !known.is_some_and(is_permanent) {
+            trouble.hopeless = None;
+        }
+        trouble.retry_after = retry_after_ms.map(|after| Duration::from_millis(after.into()));
+        trouble
+    }
+
+    /// A relay that knows version 1 alone, where a join line says that there is another.
+    pub(crate) fn version_1_behind_a_join_line(address: &HostPort) -> Trouble {
+        let detail = "it speaks version 1 alone".to_owned();
+        Trouble::hopeless(Hopeless::Untrusted { address: address.to_string(), detail })
+    }
+
+    /// There is no TLS connection to a relay that can be trusted.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(address: &HostPort, error: &TlsConnectError) -> Trouble {
+        match error {
+            TlsConnectError::Io(error) => {
+                let message = format!("{address} was lost in the TLS handshake: {error}");
+                Trouble::passing(Failure::Rejected, message)
+            }
+            error => {
+                let (address, detail) = (address.to_string(), error.to_string());
+                Trouble::hopeless(Hopeless::Untrusted { address, detail })
+            }
+        }
     }
 
     /// A connection that was there is of no use.
     pub(crate) fn at(port: Port, address: &HostPort, fault: Fault) -> Trouble {
         let failure = Failure::Rejected;
         match fault {
-            Fault::Lost(what) => {
-                let message = format!("{address} {what}");
-                Trouble { failure, hopeless: None, message }
-            }
+            Fault::Lost(what) => Trouble::passing(failure, format!("{address} {what}")),
             Fault::NotARelay(detail) => {
                 let (address, channels) = (address.to_string(), port.to_string());
-                let error = Error::NotARelay { address, channels, detail };
-                Trouble { failure, message: error.to_string(), hopeless: Some(error) }
+                Trouble::hopeless(Hopeless::NotARelay { address, channels, detail })
             }
         }
     }
+}
+
+/// Whether a host that is refused for this is refused for good, unless somebody does something.
+pub(crate) fn is_permanent(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::TokenUnknown
+            | Reason::TokenRevoked
+            | Reason::TokenExpired
+            | Reason::TokenRequired
+            | Reason::RoleNotGranted
+            | Reason::ServiceNotGranted
+            | Reason::ServiceUnknown
+            | Reason::ServiceOfVersion1
+            | Reason::UnsupportedVersion
+            | Reason::TlsRequired
+            | Reason::TlsOff
+            | Reason::Version1Off
+    )
 }
 
 /// What is wrong with a connection that was there.

@@ -1,32 +1,78 @@
 //! A session: a client's connection, as a stream of bytes.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
-use relayserver_transport::{abort, options::reset_on_close};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use relayserver_core::limits;
+use relayserver_splice::Leg;
+use relayserver_transport::{Stream, acknowledged, close_politely};
+use relayserver_wire::WORD_LEN_MAX;
+use relayserver_wire::start::{Start, Verdict};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, info};
 
+use crate::contact::Since;
 use crate::events::DropReason;
 use crate::shared::Shared;
 
-/// Names a session. With protocol version 1 it is the channel's id: `channel.id` in the relay's log.
+/// Names a session: with protocol version 2 by the relay's own name for it, `session.id` in its log; with version 1 by the
+/// channel's id, `channel.id` there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub(crate) i32);
+pub struct SessionId(Name);
 
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Name {
+    Channel(i32),
+    Session(relayserver_wire::SessionId),
+}
+
+impl SessionId {
+    pub(crate) fn of_channel(channel_id: i32) -> SessionId {
+        SessionId(Name::Channel(channel_id))
+    }
+
+    pub(crate) fn of_session(id: relayserver_wire::SessionId) -> SessionId {
+        SessionId(Name::Session(id))
+    }
+
+    /// For the field `channel.id` of a log line.
+    pub(crate) fn channel(self) -> Option<i32> {
+        match self.0 {
+            Name::Channel(id) => Some(id),
+            Name::Session(_) => None,
+        }
+    }
+
+    /// For the field `session.id` of a log line.
+    pub(crate) fn session(self) -> Option<DisplayValue<relayserver_wire::SessionId>> {
+        match self.0 {
+            Name::Channel(_) => None,
+            Name::Session(id) => Some(display(id)),
+        }
     }
 }
 
-/// A client, connected through the relay. It reads and writes as a [`TcpStream`] does.
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Name::Channel(id) => id.fmt(f),
+            Name::Session(id) => id.fmt(f),
+        }
+    }
+}
+
+/// A client, connected through the relay. It reads and writes as a `TcpStream` does.
+///
+/// A relay of version 2 keeps the client's first bytes until this host has *accepted* the session, so that it can give it to another
+/// host if this one does not. It is accepted by the first read or write, or by [`accept`](Session::accept); whoever first wants
+/// to see whether it can serve at all says [`reject`](Session::reject) if not, before it reads. One that is dropped unused is rejected.
 ///
 /// [`shutdown`](tokio::io::AsyncWriteExt::shutdown) is half-close: the client reads the end, and what it still sends can be
 /// read. Dropping a session closes it as dropping a `TcpStream` does: what was written still arrives, unless the
@@ -34,24 +80,64 @@ impl fmt::Display for SessionId {
 #[derive(Debug)]
 pub struct Session {
     /// Taken when the session is divided or ended by value.
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
+    /// Until it is accepted.
+    offer: Option<Offer>,
     life: Arc<Life>,
+}
+
+/// How a session came to be.
+pub(crate) enum Opening {
+    /// An original assigned a client to the channel.
+    Announced { channel_id: i32 },
+    /// A relay of version 2 offers it; the relay was heard of since.
+    Offered { start: Start, since: Since },
+}
+
+/// A session that is to be accepted still.
+#[derive(Debug)]
+struct Offer {
+    since: Since,
+    /// What says so, and how much of it was written.
+    frame: Vec<u8>,
+    written: usize,
 }
 
 /// The part of a session that its halves share: when the last is gone, the session is.
 struct Life {
     id: SessionId,
+    service: String,
+    client_addr: Option<SocketAddr>,
     shared: Arc<Shared>,
     reason: Mutex<DropReason>,
 }
 
 impl Session {
     /// A session on a channel to which a client was assigned.
-    pub(crate) fn open(id: SessionId, stream: TcpStream, shared: Arc<Shared>) -> Session {
+    pub(crate) fn open(opening: Opening, stream: Stream, shared: &Arc<Shared>) -> Session {
+        let (id, service, client_addr, offer) = match opening {
+            Opening::Announced { channel_id } => {
+                let service = shared.link.services().first().cloned().unwrap_or_default();
+                (SessionId::of_channel(channel_id), service, None, None)
+            }
+            Opening::Offered { start, since } => {
+                let id = SessionId::of_session(start.session_id);
+                let offer = Offer { since, frame: Verdict::Accepted.encode(), written: 0 };
+                (id, start.service, start.client_addr, Some(offer))
+            }
+        };
         shared.session_opened(id);
-        debug!(channel.id = %id, "session opened");
-        let life = Life { id, shared, reason: Mutex::new(DropReason::Closed) };
-        Session { stream: Some(stream), life: Arc::new(life) }
+        let client = client_addr.map(display);
+        debug!(
+            session.id = id.session(),
+            channel.id = id.channel(),
+            service,
+            client.addr = client,
+            "session opened"
+        );
+        let (shared, reason) = (Arc::clone(shared), Mutex::new(DropReason::Closed));
+        let life = Life { id, service, client_addr, shared, reason };
+        Session { stream: Some(stream), offer, life: Arc::new(life) }
     }
 
     /// The session's name.
@@ -59,26 +145,99 @@ impl Session {
         self.life.id
     }
 
+    /// The service that the client asked for. With protocol version 1, which names none, the first that this host serves.
+    pub fn service(&self) -> &str {
+        &self.life.service
+    }
+
     /// Where the client is. `None` where the relay does not say, as with protocol version 1.
     pub fn client_addr(&self) -> Option<SocketAddr> {
-        None
+        self.life.client_addr
     }
 
-    /// Refuses the client: it sees its connection reset. `why` goes to the log and the events.
-    pub fn reject(self, why: impl Into<String>) {
+    /// Says that this host serves the session. From then on it is no other's. A session that was accepted stays so.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The relay was not heard of for too long, and may have given the session to another host; or the connection failed.
+    pub async fn accept(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// Whether it is this host's to serve, as far as that is known: an offer may have gone to another while this host stood still.
+    pub(crate) fn may_be_served(&self) -> bool {
+        let is_unbroken = |offer: &Offer| self.life.shared.contact.is_unbroken(offer.since);
+        self.offer.as_ref().is_none_or(is_unbroken)
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (Some(offer), Some(stream)) = (&mut self.offer, &mut self.stream) else {
+            return Poll::Ready(Ok(()));
+        };
+        if !self.life.shared.contact.is_unbroken(offer.since) {
+            stream.reset_on_close();
+            let why = "the relay was not heard of for too long: the session may be another host's";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+        }
+        while let Some(rest) = offer.frame.get(offer.written..).filter(|rest| !rest.is_empty()) {
+            offer.written += ready!(Pin::new(&mut *stream).poll_write(cx, rest))?;
+        }
+        ready!(Pin::new(stream).poll_flush(cx))?;
+        self.offer = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Refuses the client. A relay of version 2 gives it to another host, unless this one has accepted it; else the client sees its
+    /// connection reset. `why` goes to the log and the events, and, where it is a word of `a` to `z`, `0` to `9` and `_`, to the relay.
+    pub fn reject(mut self, why: impl Into<String>) {
         let why = why.into();
-        info!(channel.id = %self.id(), reason = why, "session rejected");
-        self.end(DropReason::Rejected(why));
+        let id = self.id();
+        info!(
+            session.id = id.session(),
+            channel.id = id.channel(),
+            reason = why,
+            "session rejected"
+        );
+        if self.offer.is_some() {
+            self.life.set_reason(DropReason::Rejected(why.clone()));
+            self.turn_down(Some(why));
+        } else {
+            self.end(DropReason::Rejected(why));
+        }
     }
 
-    /// Aborts: the client sees its connection reset.
+    /// Says that this host does not serve a session that it has not accepted.
+    fn turn_down(&mut self, why: Option<String>) {
+        let is_word = |why: &str| {
+            (1..=WORD_LEN_MAX).contains(&why.len())
+                && why.bytes().all(|it| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        };
+        let reason = why.filter(|why| is_word(why));
+        let mut stream = self.take_stream();
+        // Nothing was written since the hello: there is room for it. And an end without it says the same.
+        let mut cx = Context::from_waker(Waker::noop());
+        let frame = Verdict::Rejected { reason }.encode();
+        let _written = Pin::new(&mut stream).poll_write(&mut cx, &frame);
+        stream.end_now();
+    }
+
+    /// Aborts: the client sees its connection reset; one that was not accepted goes to another host.
     pub fn reset(self) {
         self.end(DropReason::Reset);
     }
 
     /// Divides it into a half to read and a half to write, for tasks of their own. The session is over when both are
     /// dropped; dropping the half to write is half-close.
+    ///
+    /// That accepts it.
     pub fn into_split(mut self) -> (ReadHalf, WriteHalf) {
+        // Nothing was written since the hello: there is room for the word that it is accepted, or it has failed.
+        let mut cx = Context::from_waker(Waker::noop());
+        if !matches!(self.poll_accept(&mut cx), Poll::Ready(Ok(()))) {
+            self.stream_mut().reset_on_close();
+            self.offer = None;
+        }
         let (reader, writer) = self.take_stream().into_split();
         let life = Arc::clone(&self.life);
         (
@@ -88,52 +247,89 @@ impl Session {
     }
 
     /// The connection underneath, for handlers that splice.
-    pub(crate) fn tcp(&self) -> &TcpStream {
-        self.stream.as_ref().unwrap_or_else(|| unreachable!("taken only by value"))
+    pub(crate) fn leg(&mut self) -> Leg<'_> {
+        leg(self.stream_mut())
     }
 
-    fn tcp_mut(&mut self) -> &mut TcpStream {
+    /// Resolves when the client has taken all that was sent, the end included, as far as the relay's socket tells.
+    pub(crate) async fn acknowledged(&self) {
+        let waiting = acknowledged(self.socket());
+        if self.stream.as_ref().is_some_and(Stream::is_encrypted) {
+            // Over TLS a peer can end without ending the connection.
+            let _waited = timeout(limits::HALF_CLOSED_TIMEOUT, waiting).await;
+        } else {
+            waiting.await;
+        }
+    }
+
+    /// The socket underneath.
+    pub(crate) fn socket(&self) -> Option<&tokio::net::TcpStream> {
+        self.stream.as_ref().and_then(Stream::tcp)
+    }
+
+    fn stream_mut(&mut self) -> &mut Stream {
         self.stream.as_mut().unwrap_or_else(|| unreachable!("taken only by value"))
     }
 
-    fn take_stream(&mut self) -> TcpStream {
+    fn take_stream(&mut self) -> Stream {
         self.stream.take().unwrap_or_else(|| unreachable!("taken only by value"))
     }
 
     fn end(mut self, reason: DropReason) {
         self.life.set_reason(reason);
-        abort(self.take_stream());
+        self.take_stream().abort();
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(stream) = &self.stream {
-            self.life.settle(stream);
+        let Some(stream) = &self.stream else {
+            return;
+        };
+        if self.life.must_reset() {
+            stream.reset_on_close();
+        } else if self.offer.is_some() {
+            self.turn_down(None);
+        } else if stream.is_encrypted() {
+            // What TLS has not handed to the socket yet would be lost with it, and the end too.
+            let mut stream = self.take_stream();
+            self.life.outlive(async move {
+                let (silence, bound) = (limits::LINGER_TIMEOUT, limits::DELIVERY_TIMEOUT);
+                close_politely(&mut stream, silence, bound).await;
+            });
         }
     }
 }
 
 impl WriteHalf {
-    fn inner(&mut self) -> &mut OwnedWriteHalf {
+    fn inner(&mut self) -> &mut relayserver_transport::WriteHalf {
         self.inner.as_mut().unwrap_or_else(|| unreachable!("taken only when dropped"))
     }
 }
 
 impl Drop for WriteHalf {
     fn drop(&mut self) {
-        if let Some(inner) = self.inner.take()
-            && self.life.settle(inner.as_ref())
-        {
+        let Some(mut inner) = self.inner.take() else {
+            return;
+        };
+        if self.life.must_reset() {
+            inner.reset_on_close();
             // Else its own drop sends an end ahead of the reset.
             inner.forget();
+        } else if inner.is_encrypted() {
+            // As with a whole session.
+            self.life.outlive(async move {
+                let _ended = timeout(limits::DELIVERY_TIMEOUT, inner.shutdown()).await;
+            });
         }
     }
 }
 
 impl Drop for ReadHalf {
     fn drop(&mut self) {
-        self.life.settle(self.inner.as_ref());
+        if self.life.must_reset() {
+            self.inner.reset_on_close();
+        }
     }
 }
 
@@ -144,20 +340,30 @@ impl Life {
 
     /// Decides how a connection that is being dropped ends: `true` where that is a reset. So it is where a panic or an abort
     /// drops it, as the client must not take half an answer for a whole one.
-    fn settle(&self, stream: &TcpStream) -> bool {
+    fn must_reset(&self) -> bool {
         let resets = std::thread::panicking() || self.shared.aborted.is_cancelled();
         if resets {
             self.set_reason(DropReason::Reset);
-            reset_on_close(stream);
         }
         resets
+    }
+}
+
+impl Life {
+    /// Goes on with what a session leaves to be done; the session is gone when it is done, or aborted.
+    fn outlive(self: &Arc<Life>, rest: impl Future<Output = ()> + Send + 'static) {
+        let life = Arc::clone(self);
+        self.shared.runtime.spawn(async move {
+            let _cut_short = life.shared.aborted.run_until_cancelled(rest).await;
+        });
     }
 }
 
 impl Drop for Life {
     fn drop(&mut self) {
         let reason = self.reason.get_mut().unwrap_or_else(PoisonError::into_inner).clone();
-        debug!(channel.id = %self.id, %reason, "session dropped");
+        let id = self.id;
+        debug!(session.id = id.session(), channel.id = id.channel(), %reason, "session dropped");
         self.shared.session_dropped(self.id, reason);
         self.shared.session_gone();
     }
@@ -172,7 +378,7 @@ impl fmt::Debug for Life {
 /// Reads a session. Made by [`Session::into_split`].
 #[derive(Debug)]
 pub struct ReadHalf {
-    inner: OwnedReadHalf,
+    inner: relayserver_transport::ReadHalf,
     life: Arc<Life>,
 }
 
@@ -180,7 +386,7 @@ pub struct ReadHalf {
 #[derive(Debug)]
 pub struct WriteHalf {
     /// Taken when it is dropped.
-    inner: Option<OwnedWriteHalf>,
+    inner: Option<relayserver_transport::WriteHalf>,
     life: Arc<Life>,
 }
 
@@ -190,7 +396,8 @@ impl AsyncRead for Session {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(self.tcp_mut()).poll_read(cx, buf)
+        ready!(self.poll_accept(cx))?;
+        Pin::new(self.stream_mut()).poll_read(cx, buf)
     }
 }
 
@@ -205,42 +412,56 @@ impl AsyncRead for ReadHalf {
 }
 
 macro_rules! write_through {
-    ($type:ty, |$session:ident| $inner:expr) => {
+    ($type:ty, |$session:ident, $cx:ident| $inner:expr) => {
         impl AsyncWrite for $type {
             fn poll_write(
                 self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
+                $cx: &mut Context<'_>,
                 buf: &[u8],
             ) -> Poll<io::Result<usize>> {
                 let $session = self.get_mut();
-                Pin::new($inner).poll_write(cx, buf)
+                Pin::new($inner).poll_write($cx, buf)
             }
 
             fn poll_write_vectored(
                 self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
+                $cx: &mut Context<'_>,
                 bufs: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
                 let $session = self.get_mut();
-                Pin::new($inner).poll_write_vectored(cx, bufs)
+                Pin::new($inner).poll_write_vectored($cx, bufs)
             }
 
             fn is_write_vectored(&self) -> bool {
                 true
             }
 
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn poll_flush(self: Pin<&mut Self>, $cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 let $session = self.get_mut();
-                Pin::new($inner).poll_flush(cx)
+                Pin::new($inner).poll_flush($cx)
             }
 
-            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn poll_shutdown(self: Pin<&mut Self>, $cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 let $session = self.get_mut();
-                Pin::new($inner).poll_shutdown(cx)
+                Pin::new($inner).poll_shutdown($cx)
             }
         }
     };
 }
 
-write_through!(Session, |session| session.tcp_mut());
-write_through!(WriteHalf, |half| half.inner());
+write_through!(Session, |session, cx| {
+    ready!(session.poll_accept(cx))?;
+    session.stream_mut()
+});
+write_through!(WriteHalf, |half, cx| half.inner());
+
+/// A connection as a leg, by the best way that there is for its kind.
+pub(crate) fn leg(stream: &mut Stream) -> Leg<'_> {
+    match stream {
+        Stream::Tcp(stream) => Leg::Tcp(stream),
+        #[cfg(unix)]
+        Stream::Unix(stream) => Leg::Unix(stream),
+        #[allow(unreachable_patterns, reason = "TLS, where the transport has it")]
+        layered => Leg::Other(layered),
+    }
+}

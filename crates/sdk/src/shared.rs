@@ -1,29 +1,28 @@
 //! What a listener, its driver, its channels and its sessions share.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use relayserver_transport::HostPort;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::SessionId;
+use crate::contact::Contact;
 use crate::events::{DropReason, EVENTS_MAX, Event};
+use crate::link::Link;
+use crate::report::Hopeless;
 use crate::status::Status;
 
-/// What a listener was told to be.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    pub(crate) hosts: HostPort,
-    pub(crate) command: HostPort,
-    pub(crate) pool_size: usize,
-    pub(crate) bind_addr: Option<IpAddr>,
-}
-
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    pub(crate) link: Link,
+    /// When the relay was last heard of.
+    pub(crate) contact: Contact,
+    /// Where what sessions leave unsent is still sent.
+    pub(crate) runtime: Handle,
+    /// What ended the listener, where waiting could not have mended it.
+    pub(crate) failure: OnceLock<Hopeless>,
     pub(crate) status: watch::Sender<Status>,
     /// The listener leaves the pool.
     pub(crate) leaving: CancellationToken,
@@ -54,10 +53,15 @@ struct Told {
 const EARLY_DROPS_MAX: usize = 64;
 
 impl Shared {
-    pub(crate) fn new(config: Config) -> Shared {
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub(crate) fn new(link: Link) -> Shared {
         let connecting = Status::Connecting { last_error: None, next_try: None };
         Shared {
-            config,
+            link,
+            contact: Contact::new(),
+            runtime: Handle::current(),
+            failure: OnceLock::new(),
             status: watch::Sender::new(connecting),
             leaving: CancellationToken::new(),
             over: CancellationToken::new(),
@@ -99,6 +103,17 @@ impl Shared {
             }
             told.early_drops.push_back(id);
         }
+    }
+
+    /// The relay's word how a session ended.
+    pub(crate) fn session_ended(
+        &self,
+        id: SessionId,
+        reason: String,
+        bytes_to_host: u64,
+        bytes_to_client: u64,
+    ) {
+        self.send(Event::Ended { id, reason, bytes_to_host, bytes_to_client });
     }
 
     /// A session's last half is gone.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use relayserver_wire::hello::ServedService;
 use tokio::sync::watch;
 
 /// Where a listener stands with its relay.
@@ -18,8 +19,8 @@ pub enum Status {
     },
     /// Clients can come.
     Ready {
-        /// The relay's address and client port, as it gave them.
-        clients: String,
+        /// What is served where.
+        services: Vec<Served>,
     },
     /// The pool is left; sessions run on.
     Draining,
@@ -37,11 +38,40 @@ impl fmt::Display for Status {
             Status::Connecting { last_error: Some(error), next_try: Some(next_try) } => {
                 write!(f, "next try in {} ms after: {error}", next_try.as_millis())
             }
-            Status::Ready { clients } => write!(f, "ready: clients connect to {clients}"),
+            Status::Ready { services } => {
+                write!(f, "ready: clients connect to {}", listed(services))
+            }
             Status::Draining => f.write_str("draining"),
             Status::Closed => f.write_str("closed"),
         }
     }
+}
+
+/// A service, and where its clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Its name; `default` where the relay knows no others.
+    pub service: String,
+    /// The address that clients dial, as the relay gives it; `None` where it does not say.
+    pub clients: Option<String>,
+}
+
+impl From<ServedService> for Served {
+    fn from(served: ServedService) -> Served {
+        Served { service: served.name, clients: served.clients }
+    }
+}
+
+/// For people: the addresses, with the services' names where there are several.
+pub(crate) fn listed(services: &[Served]) -> String {
+    let one = |served: &Served| {
+        let clients = served.clients.as_deref().unwrap_or("the relay");
+        match services.len() {
+            1 => clients.to_owned(),
+            _ => format!("{clients} ({})", served.service),
+        }
+    };
+    services.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Follows a listener's status.

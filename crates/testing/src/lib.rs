@@ -23,15 +23,21 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use relayserver_relay::{Relay, RelayHandle};
+use relayserver_relay::{
+    FixedGrants, Relay, RelayHandle, Role, ServicePattern, TokenRecord, Tokens,
+};
+use relayserver_transport::{HostPort, ServerTls, Token, generate_identity};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-pub use relayserver_relay::{Config, Limits, Occupancy};
+pub use relayserver_relay::{
+    Config, Limits, Occupancy, Service, ServiceLimits, ServiceName, Version1,
+};
 
 /// How long [`TestRelay::wait_until`] waits. Far beyond what anything takes that works.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +49,8 @@ pub struct TestRelay {
     command: SocketAddr,
     clients: SocketAddr,
     running: Option<Running>,
+    grants: Arc<FixedGrants>,
+    tokens: AtomicU32,
 }
 
 struct Running {
@@ -72,15 +80,90 @@ impl TestRelay {
     #[expect(clippy::panic, reason = "a test without its relay has failed")]
     pub fn with(change: impl FnOnce(&mut Config)) -> TestRelay {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut config = Config { hosts: free, command: free, clients: free, ..Config::default() };
+        let mut config = Config { hosts: free, ..Config::default() };
+        set_ports(&mut config, [free, free, free]);
         change(&mut config);
         match Running::start(config.clone()) {
-            Ok((running, [hosts, command, clients])) => {
-                config = Config { hosts, command, clients, ..config };
-                TestRelay { config, hosts, command, clients, running: Some(running) }
+            Ok((running, addresses @ [hosts, command, clients])) => {
+                set_ports(&mut config, addresses);
+                TestRelay {
+                    config,
+                    hosts,
+                    command,
+                    clients,
+                    running: Some(running),
+                    grants: Arc::new(FixedGrants::new(Tokens::new())),
+                    tokens: AtomicU32::new(1),
+                }
             }
             Err(error) => panic!("the test's relay cannot start: {error}"),
         }
+    }
+
+    /// Starts a relay with TLS and tokens, for hosts with a [join line](TestRelay::join). It has no hosts of version 1.
+    ///
+    /// # Panics
+    /// As [`TestRelay::with`].
+    pub fn secure() -> TestRelay {
+        TestRelay::secure_with(|_| {})
+    }
+
+    /// As [`secure`](TestRelay::secure), with other settings.
+    ///
+    /// # Panics
+    /// As [`TestRelay::with`].
+    #[expect(clippy::expect_used, reason = "a test without its relay has failed")]
+    pub fn secure_with(change: impl FnOnce(&mut Config)) -> TestRelay {
+        let identity = generate_identity(&["localhost".to_owned()]).expect("a new key");
+        let tls =
+            ServerTls::from_pem(identity.certificate_pem.as_bytes(), identity.key_pem.as_bytes());
+        let grants = Arc::new(FixedGrants::new(Tokens::new()));
+        let mut relay = TestRelay::with(|config| {
+            config.v1 = None;
+            config.tls = Some(tls.expect("a new key is good for TLS"));
+            config.grants = Some(grants.clone());
+            change(config);
+        });
+        relay.grants = grants;
+        relay
+    }
+
+    /// A join line with a token of its own, for the service `default`.
+    ///
+    /// # Panics
+    /// The relay is not a [`secure`](TestRelay::secure) one.
+    pub fn join(&self) -> relayserver::Join {
+        self.join_for(&["default"]).0
+    }
+
+    /// A join line with a token of its own, for these services or patterns, and the token's id.
+    ///
+    /// # Panics
+    /// The relay is not a [`secure`](TestRelay::secure) one, or a service's name is none.
+    #[expect(clippy::expect_used, reason = "a test without its token has failed")]
+    pub fn join_for(&self, services: &[&str]) -> (relayserver::Join, String) {
+        let id = format!("test-{}", self.tokens.fetch_add(1, Ordering::Relaxed));
+        let token = Token::generate(&id).expect("a new token");
+        let services = services.iter().map(|name| name.parse::<ServicePattern>());
+        let services = services.collect::<Result<Vec<_>, _>>().expect("names of services");
+        let secret_hash = token.secret_hash();
+        let record =
+            TokenRecord { secret_hash, role: Role::Host, services, expires: None, revoked: false };
+        self.grants.change(|tokens| tokens.insert(&id, record));
+        let pin = self.config.tls.as_ref().expect("a secure relay").pin();
+        let address = HostPort { host: self.hosts.ip().to_string(), port: self.hosts.port() };
+        let line = relayserver_transport::Join::new(token, vec![address], vec![pin]);
+        let line = line.expect("a join line").expose();
+        (line.parse().expect("a join line"), id)
+    }
+
+    /// Takes back the token with this id.
+    pub fn revoke(&self, id: &str) {
+        self.grants.change(|tokens| {
+            if let Some(record) = tokens.get_mut(id) {
+                record.revoked = true;
+            }
+        });
     }
 
     /// Where hosts open data channels.
@@ -176,6 +259,15 @@ impl TestRelay {
     }
 }
 
+/// Names the ports of hosts, command channels and clients of the service `default`.
+fn set_ports(config: &mut Config, [hosts, command, clients]: [SocketAddr; 3]) {
+    config.hosts = hosts;
+    if let Some(v1) = &mut config.v1 {
+        v1.command = command;
+    }
+    config.default_service().listen = clients;
+}
+
 impl Drop for TestRelay {
     fn drop(&mut self) {
         self.stop();
@@ -189,7 +281,10 @@ impl Running {
             let _entered = runtime.enter();
             Relay::bind(config).map_err(io::Error::other)?
         };
-        let addresses = [relay.hosts_addr(), relay.command_addr(), relay.clients_addr()];
+        let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let clients = relay.clients_addr(&ServiceName::default());
+        let addresses =
+            [relay.hosts_addr(), relay.command_addr().unwrap_or(none), clients.unwrap_or(none)];
         let handle = relay.handle();
         let runtime_handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()

@@ -61,6 +61,11 @@ impl InvalidHostPort {
     fn new(text: &str, detail: &'static str) -> InvalidHostPort {
         InvalidHostPort { text: text.to_owned(), detail }
     }
+
+    /// What is wrong, without the text that is.
+    pub(crate) fn detail(&self) -> &'static str {
+        self.detail
+    }
 }
 
 /// The host without brackets, and the port where there is one.
@@ -93,7 +98,7 @@ fn split(text: &str) -> Result<(&str, Option<&str>), &'static str> {
 }
 
 /// An IPv6 address, with a zone or without.
-fn is_ipv6(text: &str) -> bool {
+pub(crate) fn is_ipv6(text: &str) -> bool {
     let address = text.split_once('%').map_or(text, |(address, _zone)| address);
     address.parse::<Ipv6Addr>().is_ok()
 }

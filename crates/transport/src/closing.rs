@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -12,11 +12,16 @@ use tokio::time::{sleep, timeout};
 /// minutes to read.
 ///
 /// With the last acknowledgement the kernel's connection is closed, and a closed one has no peer: that is what is looked at,
-/// with growing pauses. There is no deadline in here. Elsewhere than on Linux it resolves at once.
+/// with growing pauses. There is no deadline in here. Elsewhere than on Linux it resolves at once, and so it does for what is no
+/// TCP connection: what was written to a Unix domain socket is the reader's already.
+///
+/// Takes a `TcpStream`, or what [`Stream::tcp`](crate::Stream::tcp) gives. Over TLS both sides' ends must be TCP's too: a peer that
+/// sends close_notify and never FIN keeps it waiting.
 ///
 /// Cancel safe.
-pub async fn acknowledged(stream: &TcpStream) {
+pub async fn acknowledged<'a>(connection: impl Into<Option<&'a TcpStream>>) {
     const PAUSE_MAX: Duration = Duration::from_secs(1);
+    let Some(stream) = connection.into() else { return };
     let mut pause = Duration::from_millis(1);
     while cfg!(target_os = "linux") && stream.peer_addr().is_ok() {
         sleep(pause).await;
@@ -27,7 +32,10 @@ pub async fn acknowledged(stream: &TcpStream) {
 /// Ends our side of a connection whose peer may still be sending: our end goes out, and what comes in is taken off and thrown
 /// away, so that the peer reads all that we sent and not a reset. Resolves when the peer has ended too, was silent for `silence`,
 /// or `bound` has passed; drop the connection then.
-pub async fn close_politely(stream: &mut TcpStream, silence: Duration, bound: Duration) {
+pub async fn close_politely<S>(stream: &mut S, silence: Duration, bound: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut discarded = [0; 1024];
     let linger = async {
         stream.shutdown().await?;

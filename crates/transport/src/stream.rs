@@ -1,6 +1,9 @@
-//! A connection, whatever it goes over. TLS joins the others here when its turn comes.
+//! A connection, whatever it goes over: TCP, a Unix domain socket, or TLS over TCP.
+//!
+//! Driven by relay and SDK for every leg. What a caller must do otherwise for one of them than for another is asked for here.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,9 +12,16 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+use crate::heard::{self, Heard};
 use crate::options::reset_on_close;
+#[cfg(feature = "tls")]
+use crate::tls::TlsStream;
 
-/// A connection: ordered bytes both ways, with half-close.
+/// A connection: ordered bytes both ways, with half-close, and an abort that can be told from an end.
+///
+/// Over TLS an end is close_notify together with FIN; FIN alone is an abort, and reading it fails with
+/// [`io::ErrorKind::UnexpectedEof`]. So a TLS connection that is dropped without having been shut down is aborted, where one over TCP
+/// is ended. And TLS buffers: what was written is on its way only once it was flushed or our side was shut down.
 #[derive(Debug)]
 pub enum Stream {
     /// Over TCP.
@@ -19,16 +29,90 @@ pub enum Stream {
     /// Over a Unix domain socket.
     #[cfg(unix)]
     Unix(UnixStream),
+    /// Over TLS over TCP.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
-    /// Ends the connection so that the peer can tell it from an end, where the transport can: over TCP with a RST. A Unix
-    /// domain socket knows no abort while nothing is unread.
-    pub fn abort(self) {
+    /// The TCP socket underneath, for options and to see whether it lives. Never to be read or written: TLS may lie between.
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Stream::Tcp(stream) => abort(stream),
+            Stream::Tcp(stream) => Some(stream),
             #[cfg(unix)]
-            Stream::Unix(stream) => drop(stream),
+            Stream::Unix(_) => None,
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => Some(stream.tcp()),
+        }
+    }
+
+    /// Where the peer is.
+    ///
+    /// # Errors
+    /// What the system says, as where the peer has gone; `Unsupported` for a Unix domain socket.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp().ok_or(io::ErrorKind::Unsupported)?.peer_addr()
+    }
+
+    /// Where the connection arrives here.
+    ///
+    /// # Errors
+    /// As [`Stream::peer_addr`].
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp().ok_or(io::ErrorKind::Unsupported)?.local_addr()
+    }
+
+    /// Whether nobody on the way can read or change what is sent.
+    pub fn is_encrypted(&self) -> bool {
+        match self {
+            Stream::Tcp(_) => false,
+            #[cfg(unix)]
+            Stream::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => true,
+        }
+    }
+
+    /// Makes the close of the connection, whenever it comes, an abort, where the transport can: over TCP a RST. Of what was sent
+    /// last, TLS's own end included, the peer may then see nothing. A Unix domain socket knows no abort.
+    pub fn reset_on_close(&self) {
+        if let Some(stream) = self.tcp() {
+            reset_on_close(stream);
+        }
+    }
+
+    /// Ends the connection so that the peer can tell it from an end, where the transport can: over TCP with a RST, and over TLS
+    /// without close_notify besides. A Unix domain socket knows no abort while nothing is unread.
+    pub fn abort(self) {
+        self.reset_on_close();
+    }
+
+    /// Sends our end without waiting for it to be taken, for where nobody can wait, as in a `Drop`. Over TLS what the socket does
+    /// not take at once goes out while the stream is read; if it is dropped before, that is an abort. Elsewhere the socket takes it.
+    pub fn end_now(&mut self) {
+        // TCP and Unix domain sockets end at once or have ended.
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => stream.end_now(),
+            Stream::Tcp(stream) => drop(Pin::new(stream).poll_shutdown(&mut cx)),
+            #[cfg(unix)]
+            Stream::Unix(stream) => drop(Pin::new(stream).poll_shutdown(&mut cx)),
+        }
+    }
+
+    /// Resolves when the peer of an idle connection has something to tell. What there is to read stays to be read, and what TLS
+    /// says for itself (tickets, new keys) is nothing to be told.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn waits(&mut self) -> Heard {
+        match self {
+            Stream::Tcp(stream) => heard::on_tcp(stream).await,
+            #[cfg(unix)]
+            Stream::Unix(stream) => heard::on_unix(stream).await,
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => std::future::poll_fn(|cx| stream.poll_heard(cx)).await.into(),
         }
     }
 }
@@ -44,6 +128,8 @@ macro_rules! on_each {
             Stream::Tcp($stream) => $call,
             #[cfg(unix)]
             Stream::Unix($stream) => $call,
+            #[cfg(feature = "tls")]
+            Stream::Tls($stream) => $call,
         }
     };
 }
@@ -116,6 +202,15 @@ mod tests {
         assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
     }
 
+    /// What a future gives when it is asked once.
+    async fn polled_once<T>(future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            given = future => Some(given),
+            () = std::future::ready(()) => None,
+        }
+    }
+
     async fn passes_bytes_and_a_half_close(mut one: Stream, mut other: Stream) {
         one.write_all(b"question").await.unwrap();
         one.shutdown().await.unwrap();
@@ -129,6 +224,39 @@ mod tests {
         received.clear();
         one.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, b"answer");
+    }
+
+    #[tokio::test]
+    async fn over_tcp_a_peer_is_heard_without_a_byte_being_taken() {
+        let (one, other) = pair().await;
+        is_heard(Stream::Tcp(one), Stream::Tcp(other)).await;
+
+        let (one, other) = pair().await;
+        let mut one = Stream::Tcp(one);
+        Stream::Tcp(other).abort();
+        let Heard::Failed(error) = one.waits().await else { panic!("an abort is a failure") };
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn over_unix_a_peer_is_heard_without_a_byte_being_taken() {
+        let (one, other) = UnixStream::pair().unwrap();
+        is_heard(Stream::Unix(one), Stream::Unix(other)).await;
+    }
+
+    async fn is_heard(mut one: Stream, mut other: Stream) {
+        assert!(!one.is_encrypted());
+        assert!(polled_once(one.waits()).await.is_none(), "nothing was said");
+        other.write_all(b"word").await.unwrap();
+        assert!(matches!(one.waits().await, Heard::Bytes));
+        assert!(matches!(one.waits().await, Heard::Bytes), "it stays to be read");
+        let mut word = [0; 4];
+        one.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"word");
+        other.end_now();
+        assert!(matches!(one.waits().await, Heard::End));
+        assert_eq!(one.read(&mut word).await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -18,6 +18,12 @@ pub const FRAME_MAX: usize = 65_536;
 /// adds (names, a token) stays under 1 KiB, and 4,096 such peers hold 16 MiB at most.
 pub const HELLO_FRAME_MAX: usize = 4_096;
 
+/// The longest payload of a [`Start`](crate::start::Start). What it holds now fits 256 bytes; the rest is room for what may come.
+pub const START_FRAME_MAX: usize = 4_096;
+
+/// The longest payload of a [`Verdict`](crate::start::Verdict). What it holds now fits 70 bytes; the rest, as above.
+pub const VERDICT_FRAME_MAX: usize = 1_024;
+
 /// The bytes are not a frame, or not one that may come now. The stream cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FrameError {

@@ -1,80 +1,182 @@
-//! What is said on a data channel before it carries a session: the host's hello and the relay's answer.
+//! What is said on a connection before anything else: the host's hello and the relay's answer.
+//!
+//! In version 1 that is on data channels alone. A hello of version 2 says what its connection is to be.
+
+mod answer;
 
 use crate::frame;
-use crate::{MessageError, check_version, parse, proto};
+use crate::id::{HostId, sixteen};
+use crate::secret::{ChannelKey, Token};
+use crate::text::service_name;
+use crate::{MessageError, check_version, malformed, missing, parse, proto};
 
-/// The first message on a data channel, from host to relay.
+pub use answer::{Answer, AnswerV2, Refusal, ServedService, Welcome};
+
+/// The most services that a hello may name.
+pub const SERVICES_MAX: usize = 64;
+
+/// The first message on a connection, from host to relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Always [`VERSION`](crate::VERSION).
     pub version: i32,
+    /// What makes it a hello of version 2. Without it, this is a data channel of version 1.
+    pub v2: Option<HelloV2>,
 }
 
-/// The relay's answer to a [`Hello`]. From here on the channel waits for a client, and no other message is sent on it.
+/// Who says hello in version 2, and what the connection is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Names the channel in announcements. Ours run from 1 to 2^31-1; an original relay may number as it likes.
-    pub channel_id: i32,
-    /// The address of the relay that the host's connection came in on.
-    pub relay_host: String,
-    /// The port on which the relay takes clients, as decimal text.
-    pub relay_port: String,
+pub struct HelloV2 {
+    /// The host process.
+    pub host_id: HostId,
+    /// What the connection is to be.
+    pub role: Role,
+    /// What the host can do beyond what every host can. Unknown ones are ignored; none are defined yet.
+    pub features: Vec<u32>,
+}
+
+/// What a connection is to be, with what that takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The host's command channel.
+    Command {
+        /// The secret by which the host has a grant, where it has one.
+        token: Option<Token>,
+        /// The services that it will serve: 1 to [`SERVICES_MAX`]. One that stands twice counts once.
+        services: Vec<String>,
+        /// The key of its last command channel, where it had one: that it is the same process, which no other can say.
+        last_key: Option<ChannelKey>,
+    },
+    /// A data channel, for one session of one service.
+    Data {
+        /// The key from the answer on the host's command channel.
+        channel_key: ChannelKey,
+        /// The service.
+        service: String,
+    },
+    /// Reserved: a client of a private service.
+    Client,
+    /// Reserved: another relay.
+    Relay,
+    /// Something that we have no word for, to be answered with a [`Refusal`].
+    Unknown(
+        /// Its number: none of 1 to 4. One that was missing is 0.
+        i32,
+    ),
 }
 
 impl Hello {
-    /// The whole frame, header included.
+    /// The whole frame, header included. Of [`Role::Client`], [`Role::Relay`] and [`Role::Unknown`] only the number is
+    /// encoded.
     pub fn encode(&self) -> Vec<u8> {
-        frame::encode(&proto::Hello { version: self.version })
+        let v2 = self.v2.as_ref().map(HelloV2::to_proto);
+        frame::encode(&proto::Hello { version: self.version, v2 })
     }
 
-    /// Reads the payload of a frame. Unknown fields are ignored.
+    /// Reads the payload of a frame. Unknown fields are ignored, and so are those that belong to another role.
     ///
     /// # Errors
     /// [`MessageError::UnsupportedVersion`] if the version is missing (it reads as 0) or not
     /// [`VERSION`](crate::VERSION);
-    /// [`MessageError::Malformed`] if the payload is no such message.
+    /// [`MessageError::MissingField`] if the host's id, or what the role takes, is missing or empty;
+    /// [`MessageError::Malformed`] if the payload is no such message, an id or a key has not 16 bytes, a token is longer
+    /// than [`TOKEN_LEN_MAX`](crate::secret::TOKEN_LEN_MAX), or a service is not named as services are.
     pub fn decode(payload: &[u8]) -> Result<Hello, MessageError> {
-        let proto::Hello { version } = parse("hello", payload)?;
+        let proto::Hello { version, v2 } = parse(HELLO, payload)?;
         check_version(version)?;
-        Ok(Hello { version })
+        let v2 = v2.map(HelloV2::from_proto).transpose()?;
+        Ok(Hello { version, v2 })
     }
 }
 
-impl Answer {
-    /// The whole frame, header included.
-    pub fn encode(&self) -> Vec<u8> {
-        frame::encode(&proto::HostProcessHelloResponse {
-            session_id: self.channel_id,
-            relay_host: self.relay_host.clone(),
-            relay_port: self.relay_port.clone(),
-        })
+impl HelloV2 {
+    fn to_proto(&self) -> proto::HelloV2 {
+        let mut hello = proto::HelloV2 {
+            role: self.role.number(),
+            host_id: self.host_id.0.to_vec(),
+            feature: self.features.clone(),
+            ..proto::HelloV2::default()
+        };
+        match &self.role {
+            Role::Command { token, services, last_key } => {
+                hello.channel_key = last_key.as_ref().map(|key| key.expose().to_vec());
+                hello.token = token.as_ref().map(|token| token.expose().to_owned());
+                hello.service.clone_from(services);
+            }
+            Role::Data { channel_key, service } => {
+                hello.channel_key = Some(channel_key.expose().to_vec());
+                hello.service = vec![service.clone()];
+            }
+            Role::Client | Role::Relay | Role::Unknown(_) => {}
+        }
+        hello
     }
 
-    /// Reads the payload of a frame. Unknown fields are ignored. A channel id that is missing reads as 0, which is an id
-    /// like any other: it can only name this channel.
-    ///
-    /// # Errors
-    /// [`MessageError::MissingField`] if address or port are missing or empty;
-    /// [`MessageError::Malformed`] if the payload is no such message.
-    pub fn decode(payload: &[u8]) -> Result<Answer, MessageError> {
-        let proto::HostProcessHelloResponse { session_id, relay_host, relay_port } =
-            parse(ANSWER, payload)?;
-        Ok(Answer {
-            channel_id: session_id,
-            relay_host: present("relay_host", relay_host)?,
-            relay_port: present("relay_port", relay_port)?,
-        })
+    fn from_proto(hello: proto::HelloV2) -> Result<HelloV2, MessageError> {
+        let host_id = HostId(sixteen(HELLO, "host_id", &hello.host_id)?);
+        let features = hello.feature.clone();
+        let role = Role::from_proto(hello)?;
+        Ok(HelloV2 { host_id, role, features })
     }
 }
 
-const ANSWER: &str = "answer";
+impl Role {
+    const COMMAND: i32 = 1;
+    const DATA: i32 = 2;
+    const CLIENT: i32 = 3;
+    const RELAY: i32 = 4;
 
-fn present(field: &'static str, text: String) -> Result<String, MessageError> {
-    if text.is_empty() {
-        let message = ANSWER;
-        return Err(MessageError::MissingField { message, field });
+    fn number(&self) -> i32 {
+        match self {
+            Role::Command { .. } => Role::COMMAND,
+            Role::Data { .. } => Role::DATA,
+            Role::Client => Role::CLIENT,
+            Role::Relay => Role::RELAY,
+            Role::Unknown(number) => *number,
+        }
     }
-    Ok(text)
+
+    fn from_proto(hello: proto::HelloV2) -> Result<Role, MessageError> {
+        match hello.role {
+            Role::COMMAND => {
+                let token = hello.token.map(Token::new);
+                if let Some(token) = &token {
+                    token.check_len(HELLO)?;
+                }
+                let last_key = hello.channel_key.map(|key| sixteen(HELLO, "channel_key", &key));
+                let last_key = last_key.transpose()?.map(ChannelKey::new);
+                Ok(Role::Command { token, services: services(hello.service)?, last_key })
+            }
+            Role::DATA => {
+                let channel_key = hello.channel_key.unwrap_or_default();
+                let channel_key = ChannelKey::new(sixteen(HELLO, "channel_key", &channel_key)?);
+                Ok(Role::Data { channel_key, service: only_service(hello.service)? })
+            }
+            Role::CLIENT => Ok(Role::Client),
+            Role::RELAY => Ok(Role::Relay),
+            number => Ok(Role::Unknown(number)),
+        }
+    }
+}
+
+const HELLO: &str = "hello";
+
+fn services(names: Vec<String>) -> Result<Vec<String>, MessageError> {
+    match names.len() {
+        0 => Err(missing(HELLO, "service")),
+        1..=SERVICES_MAX => {
+            names.into_iter().map(|name| service_name(HELLO, "service", name)).collect()
+        }
+        count => Err(malformed(HELLO, format!("{count} services exceed {SERVICES_MAX}"))),
+    }
+}
+
+fn only_service(names: Vec<String>) -> Result<String, MessageError> {
+    match <[String; 1]>::try_from(names) {
+        Ok([name]) => service_name(HELLO, "service", name),
+        Err(none) if none.is_empty() => Err(missing(HELLO, "service")),
+        Err(many) => Err(malformed(HELLO, format!("{} services, expected 1", many.len()))),
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +186,7 @@ mod tests {
     #[test]
     fn a_hello_of_another_version_is_refused() {
         for version in [0, 2, -1, i32::MAX] {
-            let frame = Hello { version }.encode();
+            let frame = Hello { version, v2: None }.encode();
             let refused = Err(MessageError::UnsupportedVersion { version });
             assert_eq!(Hello::decode(&frame[4..]), refused);
         }
@@ -94,46 +196,119 @@ mod tests {
     fn a_hello_without_version_is_refused() {
         let refused = Err(MessageError::UnsupportedVersion { version: 0 });
         assert_eq!(Hello::decode(b""), refused);
+        // One of version 2 too: its field 16 does not stand in for the version.
+        let v2 = HelloV2 { host_id: HostId([7; 16]), role: Role::Client, features: vec![] };
+        let frame = Hello { version: 0, v2: Some(v2) }.encode();
+        assert_eq!(Hello::decode(&frame[4..]), refused);
     }
 
     #[test]
-    fn an_answer_without_address_or_port_is_refused() {
-        for (payload, field) in [
-            (&b"\x08\x01\x1a\x048002"[..], "relay_host"),
-            (b"\x08\x01\x12\x00\x1a\x048002", "relay_host"),
-            (b"\x08\x01\x12\x03::1", "relay_port"),
-            (b"\x08\x01\x12\x03::1\x1a\x00", "relay_port"),
+    fn what_a_role_takes_must_be_there_and_be_what_it_must_be() {
+        let key = Some(vec![7; 16]);
+        for (role, token, channel_key, services, refused) in [
+            (1, None, None, vec![], "hello without service"),
+            (1, None, None, vec!["a"; 65], "malformed hello: 65 services exceed 64"),
+            (1, None, None, vec!["a", ""], "hello without service"),
+            (1, Some(257), None, vec!["a"], "malformed hello: token of 257 bytes exceeds 256"),
+            (1, None, Some(vec![7; 15]), vec!["a"], KEY_OF_15_BYTES),
+            (2, None, None, vec!["a"], "hello without channel_key"),
+            (2, None, Some(vec![]), vec!["a"], "hello without channel_key"),
+            (2, None, Some(vec![7; 15]), vec!["a"], KEY_OF_15_BYTES),
+            (2, None, key.clone(), vec![], "hello without service"),
+            (2, None, key.clone(), vec!["a", "b"], "malformed hello: 2 services, expected 1"),
+            (2, None, key, vec!["a_b"], NO_SERVICE_NAME),
         ] {
-            let message = "answer";
-            let refused = Err(MessageError::MissingField { message, field });
-            assert_eq!(Answer::decode(payload), refused);
-        }
-    }
-
-    #[test]
-    fn any_channel_id_is_accepted_and_a_missing_one_is_0() {
-        for channel_id in [i32::MIN, -1, 0, 1, i32::MAX] {
-            let answer =
-                Answer { channel_id, relay_host: "::1".to_owned(), relay_port: "8002".to_owned() };
-            assert_eq!(Answer::decode(&answer.encode()[4..]), Ok(answer));
-        }
-        let answer = Answer::decode(b"\x12\x03::1\x1a\x048002");
-        assert_eq!(answer.map(|answer| answer.channel_id), Ok(0));
-    }
-
-    #[test]
-    fn what_is_no_protobuf_is_malformed() {
-        for payload in [
-            &b"\x08"[..],        // a varint that does not come
-            b"\x0a\x01",         // field 1 with a length that does not come
-            b"\x12\x02\xff\xfe", // relay_host that is not UTF-8
-            b"\x00",             // field 0
-        ] {
-            let error = Answer::decode(payload).unwrap_err();
-            let MessageError::Malformed { message, .. } = error else {
-                panic!("{payload:?}: {error}");
+            let hello = proto::HelloV2 {
+                role,
+                host_id: vec![7; 16],
+                token: token.map(|len| "s".repeat(len)),
+                channel_key,
+                service: services.into_iter().map(str::to_owned).collect(),
+                feature: vec![],
             };
-            assert_eq!(message, "answer");
+            assert_eq!(decode(hello).unwrap_err().to_string(), refused);
         }
+    }
+
+    const KEY_OF_15_BYTES: &str = "malformed hello: channel_key of 15 bytes, expected 16";
+    const NO_SERVICE_NAME: &str =
+        "malformed hello: service \"a_b\", expected a-z, 0-9, and - in between";
+
+    #[test]
+    fn a_hello_of_version_2_without_a_host_id_of_16_bytes_is_refused_in_any_role() {
+        for role in [-1, 0, 1, 2, 3, 4, 5] {
+            let hello = proto::HelloV2 { role, ..proto::HelloV2::default() };
+            assert_eq!(decode(hello.clone()), Err(missing("hello", "host_id")));
+            for len in [1, 15, 17] {
+                let hello = proto::HelloV2 { host_id: vec![7; len], ..hello.clone() };
+                let detail = format!("host_id of {len} bytes, expected 16");
+                assert_eq!(decode(hello), Err(malformed("hello", detail)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_role_that_we_do_not_have_is_read_whatever_comes_with_it() {
+        for (number, role) in [
+            (3, Role::Client),
+            (4, Role::Relay),
+            (0, Role::Unknown(0)),
+            (5, Role::Unknown(5)),
+            (-1, Role::Unknown(-1)),
+        ] {
+            let hello = proto::HelloV2 {
+                role: number,
+                host_id: vec![7; 16],
+                token: Some("s".repeat(300)),
+                channel_key: Some(vec![7]),
+                service: vec![String::new(), "A".to_owned()],
+                feature: vec![u32::MAX],
+            };
+            let expected = HelloV2 { host_id: HostId([7; 16]), role, features: vec![u32::MAX] };
+            assert_eq!(decode(hello), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_another_role_is_ignored() {
+        let command = proto::HelloV2 {
+            role: 1,
+            host_id: vec![7; 16],
+            token: None,
+            channel_key: None,
+            service: vec!["a".to_owned()],
+            feature: vec![],
+        };
+        let data = proto::HelloV2 {
+            role: 2,
+            token: Some("s".repeat(300)),
+            channel_key: Some(vec![9; 16]),
+            ..command
+        };
+        let channel_key = ChannelKey::new([9; 16]);
+        let role = Role::Data { channel_key, service: "a".to_owned() };
+        assert_eq!(decode(data).map(|hello| hello.role), Ok(role));
+    }
+
+    #[test]
+    fn a_hello_shows_no_secret() {
+        let token = Token::new("rls_id.secret".to_owned());
+        let services = vec!["ssh".to_owned()];
+        let key = ChannelKey::new(*b"a key to be seen");
+        for role in [
+            Role::Command { token: Some(token), services, last_key: Some(key) },
+            Role::Data { channel_key: key, service: "ssh".to_owned() },
+        ] {
+            let v2 = Some(HelloV2 { host_id: HostId([7; 16]), role, features: vec![] });
+            let shown = format!("{:?}", Hello { version: 1, v2 });
+            assert!(shown.contains("***"), "{shown}");
+            assert!(!shown.contains("secret") && !shown.contains("97"), "{shown}");
+        }
+    }
+
+    /// As a peer that checks nothing would send it.
+    fn decode(hello: proto::HelloV2) -> Result<HelloV2, MessageError> {
+        let frame = frame::encode(&proto::Hello { version: 1, v2: Some(hello) });
+        Hello::decode(&frame[4..]).map(|hello| hello.v2.unwrap())
     }
 }

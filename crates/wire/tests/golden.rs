@@ -8,19 +8,48 @@ use std::path::Path;
 
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::Decoder;
-use relayserver_wire::hello::{Answer, Hello};
-use relayserver_wire::{FRAME_MAX, HELLO_FRAME_MAX};
+use relayserver_wire::hello::{
+    Answer, AnswerV2, Hello, HelloV2, Refusal, Role, ServedService, Welcome,
+};
+use relayserver_wire::secret::{ChannelKey, Token};
+use relayserver_wire::start::{Start, Verdict};
+use relayserver_wire::{FRAME_MAX, HELLO_FRAME_MAX, HostId, SessionId};
+
+const HOST_ID: HostId = HostId([
+    0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff,
+]);
+const CHANNEL_KEY: [u8; 16] = [
+    0xf0, 0xe1, 0xd2, 0xc3, 0xb4, 0xa5, 0x96, 0x87, 0x78, 0x69, 0x5a, 0x4b, 0x3c, 0x2d, 0x1e, 0x0f,
+];
+const SESSION_ID: SessionId = SessionId([
+    0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10,
+]);
+const TOKEN: &str = "rls_example.c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I";
 
 #[test]
 fn hellos_are_the_golden_bytes() {
     let mut golden = Golden::read("hello");
-    let hello = Hello { version: 1 };
-
-    let frame = golden.take("hello");
-    assert_eq!(hello.encode(), frame);
-    assert_eq!(Hello::decode(&payload(&frame)), Ok(hello.clone()));
-
+    let of = |role| Some(HelloV2 { host_id: HOST_ID, role, features: vec![] });
+    let command = Role::Command {
+        token: Some(Token::new(TOKEN.to_owned())),
+        services: vec!["default".to_owned(), "ssh".to_owned()],
+        last_key: None,
+    };
+    let channel_key = ChannelKey::new(CHANNEL_KEY);
+    let data = Role::Data { channel_key, service: "ssh".to_owned() };
+    for (name, v2) in [
+        ("hello", None),
+        ("hello-v2-command", of(command)),
+        ("hello-v2-data", of(data)),
+        ("hello-v2-unknown-role", of(Role::Unknown(5))),
+    ] {
+        let hello = Hello { version: 1, v2 };
+        let frame = golden.take(name);
+        assert_eq!(hello.encode(), frame, "{name}");
+        assert_eq!(Hello::decode(&payload(&frame)), Ok(hello), "{name}");
+    }
     let from_later = golden.take("hello-unknown-fields");
+    let hello = Hello { version: 1, v2: None };
     assert_eq!(Hello::decode(&payload(&from_later)), Ok(hello));
 
     golden.assert_all_taken();
@@ -29,13 +58,32 @@ fn hellos_are_the_golden_bytes() {
 #[test]
 fn answers_are_the_golden_bytes() {
     let mut golden = Golden::read("answer");
-    for (name, channel_id, relay_host) in [
-        ("answer", 1, "127.0.0.1"),
-        ("answer-highest-id", i32::MAX, "2001:db8::1"),
-        ("answer-negative-id", -1, "127.0.0.1"),
+    let to_command = AnswerV2::Welcome(Welcome {
+        channel_key: Some(ChannelKey::new(CHANNEL_KEY)),
+        services: vec![ServedService {
+            name: "ssh".to_owned(),
+            clients: Some("vps.example.com:8002".to_owned()),
+        }],
+        features: vec![],
+        suspect_after_ms: Some(5000),
+        gone_after_ms: Some(30_000),
+    });
+    let to_data = AnswerV2::Welcome(Welcome::default());
+    let refused = AnswerV2::Refused(Refusal {
+        reason: "draining".to_owned(),
+        detail: Some("the relay is leaving".to_owned()),
+        retry_after_ms: Some(1000),
+    });
+    for (name, channel_id, relay_host, v2) in [
+        ("answer", 1, "127.0.0.1", None),
+        ("answer-highest-id", i32::MAX, "2001:db8::1", None),
+        ("answer-negative-id", -1, "127.0.0.1", None),
+        ("answer-v2-command", 0, "127.0.0.1", Some(to_command)),
+        ("answer-v2-data", 1, "127.0.0.1", Some(to_data)),
+        ("answer-v2-refused", 0, "127.0.0.1", Some(refused)),
     ] {
-        let answer =
-            Answer { channel_id, relay_host: relay_host.to_owned(), relay_port: "8002".to_owned() };
+        let (relay_host, relay_port) = (relay_host.to_owned(), "8002".to_owned());
+        let answer = Answer { channel_id, relay_host, relay_port, v2 };
         let frame = golden.take(name);
         assert_eq!(answer.encode(), frame, "{name}");
         assert_eq!(Answer::decode(&payload(&frame)), Ok(answer), "{name}");
@@ -46,13 +94,30 @@ fn answers_are_the_golden_bytes() {
 #[test]
 fn announcements_are_the_golden_bytes() {
     let mut golden = Golden::read("open");
-    golden.add("drop");
-    golden.add("command");
+    for word in ["drop", "command", "ping", "pong", "session", "leaving", "pool"] {
+        golden.add(word);
+    }
+    let session_ended = Announcement::SessionEnded {
+        session_id: SESSION_ID,
+        reason: "finished".to_owned(),
+        bytes_to_host: 5,
+        bytes_to_client: 300,
+    };
+    let leaving = |retry_after_ms| {
+        let reason = "draining".to_owned();
+        Announcement::Leaving { reason, retry_after_ms }
+    };
     for (name, announcement) in [
         ("open", Announcement::Open { channel_id: 1 }),
         ("drop", Announcement::Drop { channel_id: 1 }),
         ("drop-two-byte-id", Announcement::Drop { channel_id: 300 }),
         ("command-unknown-type", Announcement::Unknown { message_type: 7 }),
+        ("ping", Announcement::Ping { nonce: 7 }),
+        ("pong-highest-nonce", Announcement::Pong { nonce: u64::MAX }),
+        ("session-ended", session_ended),
+        ("leaving", leaving(Some(1000))),
+        ("leaving-host", leaving(None)),
+        ("pool-wanted", Announcement::PoolWanted { service: "ssh".to_owned(), idle: 4 }),
     ] {
         let frame = golden.take(name);
         assert_eq!(announcement.encode(), frame, "{name}");
@@ -63,11 +128,51 @@ fn announcements_are_the_golden_bytes() {
 }
 
 #[test]
+fn starts_are_the_golden_bytes() {
+    let mut golden = Golden::read("start");
+    let of = |service: &str, client_addr: Option<&str>| Start {
+        session_id: SESSION_ID,
+        service: service.to_owned(),
+        client_addr: client_addr.map(|addr| addr.parse().unwrap()),
+        via: "tcp".to_owned(),
+    };
+    let start = of("ssh", Some("192.0.2.7:50000"));
+    for (name, start) in [
+        ("start", start.clone()),
+        ("start-ipv6", of("default", Some("[2001:db8::1]:50000"))),
+        ("start-unknown-address", of("ssh", None)),
+    ] {
+        let frame = golden.take(name);
+        assert_eq!(start.encode(), frame, "{name}");
+        assert_eq!(Start::decode(&payload(&frame)), Ok(start), "{name}");
+    }
+    let from_later = golden.take("start-unknown-fields");
+    assert_eq!(Start::decode(&payload(&from_later)), Ok(start));
+
+    golden.assert_all_taken();
+}
+
+#[test]
+fn verdicts_are_the_golden_bytes() {
+    let mut golden = Golden::read("verdict");
+    let reason = Some("target_unreachable".to_owned());
+    for (name, verdict) in [
+        ("verdict-accepted", Verdict::Accepted),
+        ("verdict-rejected", Verdict::Rejected { reason }),
+        ("verdict-rejected-without-reason", Verdict::Rejected { reason: None }),
+    ] {
+        let frame = golden.take(name);
+        assert_eq!(verdict.encode(), frame, "{name}");
+        assert_eq!(Verdict::decode(&payload(&frame)), Ok(verdict), "{name}");
+    }
+    golden.assert_all_taken();
+}
+
+#[test]
 fn every_file_is_tested() {
     for name in bodies().keys() {
         let first_word = name.split('-').next().unwrap();
-        let tested = ["hello", "answer", "open", "drop", "command"];
-        assert!(tested.contains(&first_word), "no test takes {name}.hex");
+        assert!(TESTED.contains(&first_word), "no test takes {name}.hex");
     }
 }
 
@@ -90,6 +195,12 @@ fn golden_frames_stand_in_the_description_and_no_others() {
         assert!(golden, "not in testdata/:\n{block}");
     }
 }
+
+/// The first words of the names that the tests above take.
+const TESTED: &[&str] = &[
+    "hello", "answer", "open", "drop", "command", "ping", "pong", "session", "leaving", "pool",
+    "start", "verdict",
+];
 
 /// Golden frames by name, of which a test takes each once.
 struct Golden(BTreeMap<String, Vec<u8>>);

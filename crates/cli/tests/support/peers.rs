@@ -49,6 +49,23 @@ impl Relay {
         Relay::of(Program::start(relayserver(&line)))
     }
 
+    /// On free ports, as one would put it on the open internet and still serve version 1 from here: with TLS and tokens on the same host
+    /// port. Its state directory is kept for as long as the second value lives.
+    pub(crate) fn start_secure(service: &str) -> (Relay, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("relay.toml");
+        let text = format!(
+            "[relay]\nlisten = \"127.0.0.1:0\"\nstate_dir = {:?}\n\
+             [relay.v1]\ncommand = \"127.0.0.1:0\"\n\
+             [services.default]\nlisten = \"127.0.0.1:0\"\n{service}",
+            folder.path().join("state")
+        );
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let line = ["relay", "--config", file, "--log-format", "json"];
+        (Relay::of(Program::start(relayserver(&line))), folder)
+    }
+
     /// One that was started and logs JSON.
     pub(crate) fn of(program: Program) -> Relay {
         let ready = program.event("relay ready");

@@ -1,10 +1,11 @@
 //! The book's part about hosts: their command channels, and their data channels until a client is assigned.
 
 use super::{Book, Channel, Place};
-use crate::ids::{ChannelId, CommandId, HostId, ServiceName};
+use crate::ids::{ChannelId, ChannelKey, CommandId, HostId, ServiceName};
 use crate::reason::Reason;
+use crate::session::State;
 use crate::time::Time;
-use crate::vocabulary::{Handles, Output};
+use crate::vocabulary::{Handles, Membership, Output};
 
 impl<H: Handles> Book<H> {
     pub(super) fn command_up(
@@ -12,55 +13,120 @@ impl<H: Handles> Book<H> {
         now: Time,
         command: CommandId,
         host: HostId,
+        membership: Option<Membership>,
         handle: H::Command,
     ) {
-        if self.draining || self.commands.len() >= self.limits.commands_max {
-            let reason = if self.draining { Reason::Draining } else { Reason::CommandLimit };
+        let refusal = if self.draining {
+            Some(Reason::Draining)
+        } else if self.roster.commands() >= self.limits.commands_max
+            && self.roster.command_of_member(host).is_none()
+        {
+            Some(Reason::CommandLimit)
+        } else {
+            self.roster.refusal_of_command(now, host, membership.as_ref())
+        };
+        if let Some(reason) = refusal {
             self.outputs.push_back(Output::CloseCommand { handle, reason });
             return;
         }
-        self.commands.insert(command, host);
-        let entry = self.hosts.entry(host).or_default();
-        entry.had_command = true;
-        entry.commands.insert(command, handle);
-        if entry.commands.len() == 1 {
+        let is_member = membership.is_some();
+        let (replaced, joined) = self.roster.command_up(command, host, membership, handle);
+        self.outputs.push_back(Output::CommandTaken { command });
+        if let Some((_, handle)) = replaced {
+            self.outputs.push_back(Output::CloseCommand { handle, reason: Reason::Replaced });
+            // It has lost what had not ended here: its address was changed under it, most often.
+            self.take_back(host, Reason::Replaced);
+        }
+        if joined {
             self.outputs.push_back(Output::HostJoined { host });
         }
-        if self.commands.len() == 1 {
-            let services: Vec<ServiceName> = self.services.keys().cloned().collect();
-            services.into_iter().for_each(|service| self.assign_waiting(now, &service));
+        if is_member {
+            // What this hello does not name any more waits in vain.
+            self.close_what_is_not_granted(now, host);
         }
+        self.assign_all_waiting(now);
     }
 
     pub(super) fn command_down(&mut self, command: CommandId) {
-        let Some(host) = self.commands.remove(&command) else {
+        let Some((host, was_last)) = self.roster.command_down(command) else {
             return;
         };
-        let Some(entry) = self.hosts.get_mut(&host) else {
+        if was_last {
+            self.outputs.push_back(Output::HostLeft { host });
+            for lost in self.roster.lost_with(host) {
+                self.host_lost(lost);
+            }
+        }
+    }
+
+    /// Nobody speaks for `host` any more: what it has finished ends. What it has not accepted stays with it: its word may be on its
+    /// way, ahead of the end of the channel that carries it, and where the host has died that channel ends too.
+    fn host_lost(&mut self, host: HostId) {
+        for session in self.roster.list_sessions(host) {
+            let progress = match self.sessions.get(&session).map(|it| &it.state) {
+                Some(State::Assigned { progress, .. }) => *progress,
+                _ => continue,
+            };
+            if progress.host_finished {
+                self.end(session, Reason::HostLost);
+            }
+        }
+        self.roster.forget_if_empty(host);
+    }
+
+    pub(super) fn command_suspect(&mut self, command: CommandId) {
+        if let Some(host) = self.roster.host_of(command) {
+            self.roster.set_suspect(host, true);
+            self.take_back(host, Reason::HostSuspect);
+        }
+    }
+
+    /// What `host` has not begun to serve goes to others: its channels may lead nowhere.
+    fn take_back(&mut self, host: HostId, reason: Reason) {
+        if self.roster.is_member(host) {
+            for session in self.roster.list_sessions(host) {
+                self.withdraw(session, reason);
+            }
+            self.close_idle(host, reason, |_| true);
+        }
+    }
+
+    pub(super) fn command_well(&mut self, now: Time, command: CommandId) {
+        if let Some(host) = self.roster.host_of(command) {
+            self.roster.set_suspect(host, false);
+            self.assign_all_waiting(now);
+        }
+    }
+
+    pub(super) fn command_gone(&mut self, command: CommandId) {
+        let Some(host) = self.roster.host_of(command) else {
             return;
         };
-        entry.commands.remove(&command);
-        if !entry.commands.is_empty() {
+        let is_member = self.roster.is_member(host);
+        self.command_down(command);
+        if !is_member {
             return;
         }
-        self.outputs.push_back(Output::HostLeft { host });
-        // A host without command channels of its own was reached through all of them: it is lost with the last.
-        let lost: Vec<HostId> = if self.commands.is_empty() {
-            self.hosts.keys().copied().collect()
-        } else {
-            vec![host]
-        };
-        for host in lost {
-            let finished = self.hosts.get(&host).map(|entry| entry.finished.clone());
-            finished.into_iter().flatten().for_each(|session| self.end(session, Reason::HostLost));
-            self.forget_host_if_empty(host);
+        for session in self.roster.list_sessions(host) {
+            self.withdraw(session, Reason::HostLost);
+            self.end(session, Reason::HostLost);
+        }
+        self.close_idle(host, Reason::HostLost, |_| true);
+    }
+
+    pub(super) fn command_leaving(&mut self, command: CommandId) {
+        if let Some(host) = self.roster.host_of(command).filter(|it| self.roster.is_member(*it)) {
+            self.roster.set_leaving(host);
+            self.close_idle(host, Reason::Draining, |_| true);
         }
     }
 
     pub(super) fn reserve(
         &mut self,
+        now: Time,
         host: HostId,
         service: ServiceName,
+        key: Option<ChannelKey>,
     ) -> Result<ChannelId, Reason> {
         if self.draining {
             return Err(Reason::Draining);
@@ -68,9 +134,12 @@ impl<H: Handles> Book<H> {
         if self.channels.len() >= self.limits.channels_max {
             return Err(Reason::ChannelLimit);
         }
+        if let Some(reason) = self.roster.refusal_of_channel(now, host, &service, key) {
+            return Err(reason);
+        }
         let channel = self.ids.reserve();
         self.channels.insert(channel, Channel { host, service, place: Place::Reserved });
-        self.hosts.entry(host).or_default().channels += 1;
+        self.roster.channel_added(host);
         Ok(channel)
     }
 
@@ -81,19 +150,20 @@ impl<H: Handles> Book<H> {
         if entry.place != Place::Reserved {
             return;
         }
-        if self.draining {
-            self.outputs.push_back(Output::CloseChannel {
-                channel,
-                reason: Reason::Draining,
-                handle,
-            });
+        let (host, service) = (entry.host, entry.service.clone());
+        let refusal = if self.draining {
+            Some(Reason::Draining)
+        } else {
+            self.roster.refusal_of_service(now, host, &service)
+        };
+        if let Some(reason) = refusal {
+            self.outputs.push_back(Output::CloseChannel { channel, reason, handle });
             self.forget_channel(channel);
             return;
         }
         let turn = self.turn.next();
         entry.place = Place::Idle(turn);
-        let (host, service) = (entry.host, entry.service.clone());
-        let sessions = self.sessions_of(host);
+        let sessions = self.roster.sessions_of(host);
         let pool = &mut self.services.entry(service.clone()).or_default().pool;
         pool.add(host, sessions, turn, channel, handle);
         self.assign_waiting(now, &service);
@@ -116,31 +186,36 @@ impl<H: Handles> Book<H> {
         self.forget_channel(channel);
     }
 
+    /// Closes the idle channels of `host`, for `reason`: those for which `is_meant` holds.
+    pub(super) fn close_idle(
+        &mut self,
+        host: HostId,
+        reason: Reason,
+        is_meant: impl Fn(&ServiceName) -> bool,
+    ) {
+        let meant = self.services.iter_mut().filter(|(name, _)| is_meant(name));
+        let closed: Vec<_> =
+            meant.flat_map(|(_, service)| service.pool.take_all_of(host)).collect();
+        for (channel, handle) in closed {
+            self.outputs.push_back(Output::CloseChannel { channel, reason, handle });
+            self.forget_channel(channel);
+        }
+    }
+
     pub(super) fn forget_channel(&mut self, channel: ChannelId) {
         let Some(entry) = self.channels.remove(&channel) else {
             return;
         };
         self.ids.release(channel);
-        if let Some(host) = self.hosts.get_mut(&entry.host) {
-            host.channels -= 1;
-        }
-        self.forget_host_if_empty(entry.host);
+        self.roster.channel_removed(entry.host);
         self.forget_service_if_empty(&entry.service);
     }
 
-    pub(super) fn forget_host_if_empty(&mut self, host: HostId) {
-        if self.hosts.get(&host).is_some_and(|host| host.commands.is_empty() && host.channels == 0)
-        {
-            self.hosts.remove(&host);
-        }
-    }
-
     pub(super) fn forget_service_if_empty(&mut self, service: &ServiceName) {
-        if self
-            .services
-            .get(service)
-            .is_some_and(|service| service.pool.is_empty() && service.queue.is_empty())
-        {
+        let is_empty = self.services.get(service).is_some_and(|service| {
+            service.pool.is_empty() && service.queue.is_empty() && service.sessions == 0
+        });
+        if is_empty {
             self.services.remove(service);
         }
     }

@@ -1,7 +1,9 @@
 //! What must hold in the book after every input; driven by tests over generated histories.
 
 use super::{Book, Channel, Place};
+use crate::ids::ServiceName;
 use crate::session::State;
+use crate::time::Time;
 use crate::vocabulary::Handles;
 
 impl<H: Handles> Book<H> {
@@ -9,34 +11,66 @@ impl<H: Handles> Book<H> {
     ///
     /// # Errors
     /// Says which rule is broken.
-    pub fn check_invariants(&self) -> Result<(), String> {
-        self.check_services()?;
+    pub fn check_invariants(&self, now: Time) -> Result<(), String> {
+        self.check_services(now)?;
         self.check_limits()?;
         self.check_channels()?;
         self.check_hosts()
     }
 
-    fn check_services(&self) -> Result<(), String> {
-        for service in self.services.values() {
+    fn check_services(&self, now: Time) -> Result<(), String> {
+        for (name, service) in &self.services {
             ensure(
-                service.queue.is_empty() || service.pool.is_empty() || self.commands.is_empty(),
+                !self.a_client_waits_in_vain(now, name),
                 "no client waits while a channel that it may use is idle",
             )?;
-            ensure(service.queue.len() <= self.limits.queue_max, "the queue is bounded")?;
+            let limits = self.limits_of(name);
+            let returned =
+                |session| self.sessions.get(session).is_some_and(|it| !it.tried.is_empty());
+            let arrived = service.queue.values().filter(|session| !returned(session)).count();
+            ensure(arrived <= limits.queue_max, "the queue is bounded")?;
             ensure(
-                !(service.queue.is_empty() && service.pool.is_empty()),
+                limits.sessions_max.is_none_or(|max| service.sessions <= max),
+                "a service's sessions are bounded",
+            )?;
+            let of_service = |session: &&_| self.is_session_of(session, name);
+            let counted = self.sessions.values().filter(of_service).count();
+            ensure(service.sessions == counted, "a service's sessions are counted")?;
+            ensure(
+                !(service.queue.is_empty() && service.pool.is_empty() && service.sessions == 0),
                 "an empty service is forgotten",
             )?;
         }
         let queued = self.services.values().map(|service| service.queue.len()).sum::<usize>();
-        ensure(self.waiting == queued, "whoever waits stands in a queue")
+        ensure(self.deadlines.len() == queued, "whoever stands in a queue has a deadline")?;
+        let waits = |session: &&_| matches!(session, State::Waiting { .. });
+        let waiting = self.sessions.values().map(|session| &session.state).filter(waits).count();
+        ensure(waiting == queued, "whoever waits stands in a queue")
+    }
+
+    fn is_session_of(&self, session: &crate::session::Session<H>, name: &ServiceName) -> bool {
+        session.service == *name && matches!(session.state, State::Assigned { .. })
+    }
+
+    fn a_client_waits_in_vain(&self, now: Time, name: &ServiceName) -> bool {
+        let Some(service) = self.services.get(name) else {
+            return false;
+        };
+        let full = self.limits_of(name).sessions_max.is_some_and(|max| service.sessions >= max);
+        let mut waiting = service.queue.values().filter_map(|session| self.sessions.get(session));
+        !full
+            && waiting.any(|session| {
+                service.pool.hosts().any(|host| {
+                    !session.tried.contains(&host) && self.roster.may_serve(now, host, name)
+                })
+            })
     }
 
     fn check_limits(&self) -> Result<(), String> {
         let limits = &self.limits;
         ensure(self.channels.len() <= limits.channels_max, "channels are bounded")?;
         ensure(self.sessions.len() <= limits.clients_max, "clients are bounded")?;
-        ensure(self.commands.len() <= limits.commands_max, "command channels are bounded")
+        ensure(self.roster.commands() <= limits.commands_max, "command channels are bounded")
     }
 
     fn check_channels(&self) -> Result<(), String> {
@@ -50,22 +84,17 @@ impl<H: Handles> Book<H> {
             }
         }
         let assigned = self.channels.values().filter(|it| it.is_assigned()).count();
-        ensure(
-            assigned == self.sessions.len() - self.waiting,
-            "a session has one channel of its own",
-        )
+        ensure(assigned == self.sessions(), "a session has one channel of its own")
     }
 
     fn check_hosts(&self) -> Result<(), String> {
-        for (key, host) in &self.hosts {
-            let own = || self.channels.values().filter(|channel| channel.host == *key);
-            ensure(host.channels == own().count(), "a host's channels are counted")?;
-            let sessions = own().filter(|channel| channel.is_assigned()).count();
-            ensure(host.sessions == sessions, "a host's sessions are counted")?;
-            ensure(
-                !host.commands.is_empty() || host.channels > 0,
-                "a host of whom nothing is left is forgotten",
-            )?;
+        ensure(self.roster.is_consistent(), "the roster agrees with itself")?;
+        for (host, channels, sessions, has_command) in self.roster.survey() {
+            let own = || self.channels.values().filter(|channel| channel.host == host);
+            ensure(channels == own().count(), "a host's channels are counted")?;
+            let assigned = own().filter(|channel| channel.is_assigned()).count();
+            ensure(sessions == assigned, "a host's sessions are counted")?;
+            ensure(has_command || channels > 0, "a host of whom nothing is left is forgotten")?;
         }
         Ok(())
     }

@@ -129,9 +129,13 @@ impl Backoff {
 /// A delay after `setbacks` earlier ones: anything from nothing to a ceiling that doubles with each (full jitter).
 pub(crate) fn delay(setbacks: u32, ceiling_max: Duration, dice: &mut Dice) -> Duration {
     let doubled = BASE.saturating_mul(1_u32.checked_shl(setbacks).unwrap_or(u32::MAX));
-    let ceiling = doubled.min(ceiling_max);
+    some_of(doubled.min(ceiling_max), dice)
+}
+
+/// Anything from nothing to `whole`.
+pub(crate) fn some_of(whole: Duration, dice: &mut Dice) -> Duration {
     let share = dice() >> 32;
-    let micros = (ceiling.as_micros() * u128::from(share)) >> 32;
+    let micros = (whole.as_micros() * u128::from(share)) >> 32;
     Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 

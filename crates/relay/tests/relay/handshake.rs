@@ -40,7 +40,7 @@ async fn what_is_no_hello_is_closed_at_once() {
         ("no protobuf", frame(b"\x08")),
         ("another message", frame(b"\x0a\x01")),
         ("an empty hello", frame(b"")),
-        ("version 2", Hello { version: 2 }.encode()),
+        ("version 2", Hello { version: 2, v2: None }.encode()),
     ];
     for (what, hello) in hellos {
         let mut stream = silent(relay.hosts).await;
@@ -56,8 +56,8 @@ async fn what_is_no_hello_is_closed_at_once() {
 async fn unknown_fields_in_a_hello_are_ignored() {
     let relay = TestRelay::start();
     let mut host = relay.host(1).await;
-    // Field 2 as a text, field 15 as 8 bytes, field 16 as a text; and version 1 in the middle.
-    let unknown = b"\x12\x04text\x79\x01\x02\x03\x04\x05\x06\x07\x08\x08\x01\x82\x01\x03new";
+    // Field 2 as a text, field 15 as 8 bytes, field 17 as a text; and version 1 in the middle.
+    let unknown = b"\x12\x04text\x79\x01\x02\x03\x04\x05\x06\x07\x08\x08\x01\x8a\x01\x03new";
     let longest = [b"\x08\x01\x12\xfb\x1f".as_slice(), &[b'x'; 4_091]].concat();
     assert_eq!(longest.len(), 4_096);
     for payload in [unknown.as_slice(), &longest] {
@@ -77,7 +77,7 @@ async fn a_hello_that_comes_a_byte_at_a_time_is_accepted() {
     let relay = TestRelay::start();
     let mut host = relay.host(1).await;
     let mut stream = silent(relay.hosts).await;
-    for byte in (Hello { version: 1 }).encode() {
+    for byte in (Hello { version: 1, v2: None }).encode() {
         write(&mut stream, &[byte]).await;
         // Time for the relay to take it off, so that each byte is a read of its own. Nothing waits for it.
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -133,14 +133,14 @@ async fn four_thousand_silent_connections_delay_nobody_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_connections_beyond_the_bound_push_out_each_other_and_not_a_host() {
+async fn silent_connections_beyond_the_bound_are_closed_and_hold_up_no_host() {
     let relay = TestRelay::with(|config| config.limits.handshakes_max = 100);
     let mut crowd = Vec::new();
     for _ in 0..2_000 {
         crowd.push(silent(relay.hosts).await);
     }
     assert_served_quickly(&relay).await;
-    // The hello timeout is far away: these have lost their places.
+    // The hello timeout is far away: these have lost their places, or had never one. Those left keep nobody waiting.
     for stream in &mut crowd[..1_900] {
         assert_closed(stream).await;
     }
@@ -149,20 +149,25 @@ async fn silent_connections_beyond_the_bound_push_out_each_other_and_not_a_host(
 }
 
 #[tokio::test]
-async fn a_newcomer_pushes_out_the_connection_that_was_silent_longest() {
-    let relay = TestRelay::with(|config| config.limits.handshakes_max = 3);
-    let host = relay.host(1).await;
+async fn a_newcomer_waits_for_the_place_of_the_connection_that_was_silent_longest() {
+    let relay = TestRelay::with(|config| {
+        config.limits.handshakes_per_address_max = 3;
+        config.hello_timeout = DEADLINE;
+    });
     let mut oldest = silent(relay.hosts).await;
     let mut others = [silent(relay.hosts).await, silent(relay.hosts).await];
-    let mut newcomer = silent(relay.hosts).await;
-    assert_closed(&mut oldest).await;
-    // The others and the newcomer have kept theirs, and give them back with their hello.
-    for stream in others.iter_mut().chain([&mut newcomer]) {
-        write(stream, &Hello { version: 1 }.encode()).await;
-        read_exactly(stream, 4).await;
+    for other in &mut others {
+        // No longer silent, and not done either.
+        write(other, &[0]).await;
     }
-    relay.until_idle(3).await;
-    host.idle_channels(&relay, 1).await;
+    let mut newcomer = silent(relay.hosts).await;
+    write(&mut newcomer, &Hello { version: 1, v2: None }.encode()).await;
+    read_exactly(&mut newcomer, 4).await;
+    assert_closed(&mut oldest).await;
+    for other in &mut others {
+        write(other, &Hello { version: 1, v2: None }.encode()[1..]).await;
+        read_exactly(other, 4).await;
+    }
 }
 
 #[tokio::test]
@@ -176,7 +181,7 @@ async fn a_full_address_takes_no_place_from_another() {
     for stream in &mut crowd[..8] {
         assert_closed(stream).await;
     }
-    write(&mut other, &Hello { version: 1 }.encode()).await;
+    write(&mut other, &Hello { version: 1, v2: None }.encode()).await;
     Channel::answered(other).await;
 }
 

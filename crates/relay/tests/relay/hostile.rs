@@ -16,7 +16,9 @@ use crate::peers::{
 async fn ten_thousand_clients_that_come_and_leave_leave_nothing() {
     const CLIENTS: usize = 10_000;
     const AT_ONCE: usize = 50;
-    let relay = TestRelay::with(|config| config.limits.assign_timeout = Duration::from_secs(1));
+    let relay = TestRelay::with(|config| {
+        config.default_service().limits.assign_timeout = Duration::from_secs(1)
+    });
     let host = relay.host(1).await;
     let mut serving = JoinSet::new();
     for _ in 0..8 {
@@ -68,7 +70,7 @@ async fn serve_whoever_comes(address: std::net::Ipv4Addr, hosts: std::net::Socke
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((address, 0).into()).unwrap();
     let mut stream = socket.connect(hosts).await.unwrap();
-    let _said = stream.write_all(&Hello { version: 1 }.encode()).await;
+    let _said = stream.write_all(&Hello { version: 1, v2: None }.encode()).await;
     let mut received = Vec::new();
     let _ended = stream.read_to_end(&mut received).await;
 }
@@ -250,7 +252,7 @@ async fn what_a_client_sends_is_never_taken_for_anything_but_its_bytes() {
     let relay = TestRelay::start();
     let mut host = relay.host(1).await;
     let (mut client, mut channel) = session(&relay, &mut host).await;
-    let hello = relayserver_wire::hello::Hello { version: 1 }.encode();
+    let hello = relayserver_wire::hello::Hello { version: 1, v2: None }.encode();
     write(&mut client, &hello).await;
     client.shutdown().await.unwrap();
     assert_eq!(crate::peers::read_rest(&mut channel.stream).await, hello);

@@ -57,7 +57,7 @@ async fn waiting_clients_are_served_in_the_order_of_their_arrival() {
 #[tokio::test]
 async fn a_client_that_waited_too_long_reads_an_end_and_not_a_reset() {
     let bound = Duration::from_millis(300);
-    let relay = TestRelay::with(|config| config.limits.assign_timeout = bound);
+    let relay = TestRelay::with(|config| config.default_service().limits.assign_timeout = bound);
     let _host = relay.host(1).await;
     let begun = Instant::now();
     let mut silent = relay.client().await;
@@ -72,7 +72,8 @@ async fn a_client_that_waited_too_long_reads_an_end_and_not_a_reset() {
 
 #[tokio::test]
 async fn with_an_assign_timeout_of_zero_a_client_is_refused_at_once() {
-    let relay = TestRelay::with(|config| config.limits.assign_timeout = Duration::ZERO);
+    let relay =
+        TestRelay::with(|config| config.default_service().limits.assign_timeout = Duration::ZERO);
     let mut without_host = relay.client().await;
     write(&mut without_host, &[7; 10_000]).await;
     assert_ended(&mut without_host).await;
@@ -145,7 +146,7 @@ async fn a_waiting_client_that_sent_bytes_and_finished_keeps_its_place() {
 
 #[tokio::test]
 async fn the_queue_takes_no_more_than_its_bound() {
-    let relay = TestRelay::with(|config| config.limits.queue_max = 2);
+    let relay = TestRelay::with(|config| config.default_service().limits.queue_max = 2);
     let _waiting = queue(&relay, 2).await;
     assert_closed(&mut relay.client().await).await;
     assert_eq!(relay.occupancy().waiting, 2);
@@ -208,7 +209,7 @@ async fn command_channels_are_no_more_than_their_bound() {
 
 async fn assert_no_answer(relay: &TestRelay, address: &str) {
     let mut stream = connect_from(address.parse().unwrap(), relay.hosts).await;
-    write(&mut stream, &relayserver_wire::hello::Hello { version: 1 }.encode()).await;
+    write(&mut stream, &relayserver_wire::hello::Hello { version: 1, v2: None }.encode()).await;
     assert_closed(&mut stream).await;
 }
 

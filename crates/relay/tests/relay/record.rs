@@ -19,8 +19,8 @@ async fn what_a_relay_under_load_was_told_replays_to_the_same_answers() {
     let path = folder.path().join("life");
     let mut relay = TestRelay::with(|config| {
         config.record = Some(path.clone());
-        config.limits.assign_timeout = Duration::from_millis(300);
-        config.limits.queue_max = 60;
+        config.default_service().limits.assign_timeout = Duration::from_millis(300);
+        config.default_service().limits.queue_max = 60;
         config.limits.channels_max = 150;
         config.limits.clients_max = 120;
         config.drain_timeout = Duration::from_millis(100);
@@ -86,7 +86,7 @@ async fn load(relay: &TestRelay) {
 /// Serves one session, in one of four ways.
 async fn serve_one(mut stream: tokio::net::TcpStream, way: usize) {
     use relayserver_wire::hello::Hello;
-    if stream.write_all(&Hello { version: 1 }.encode()).await.is_err() {
+    if stream.write_all(&Hello { version: 1, v2: None }.encode()).await.is_err() {
         return;
     }
     let mut received = vec![0; 64];

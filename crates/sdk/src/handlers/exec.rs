@@ -80,10 +80,15 @@ impl Exec {
 impl Handler for Exec {
     async fn handle(&self, session: Session) -> io::Result<()> {
         let id = session.id();
+        // A program may do what it does before it reads or writes.
+        if !session.may_be_served() {
+            session.reject("relay_silent");
+            return Ok(());
+        }
         let (program, stderr) = match self.spawn() {
             Ok(spawned) => spawned,
             Err(error) => {
-                warn!(channel.id = %id, program = ?self.program, %error, "program cannot be started");
+                warn!(session.id = id.session(), channel.id = id.channel(), program = ?self.program, %error, "program cannot be started");
                 session.reject("program_not_started");
                 return Ok(());
             }
@@ -94,7 +99,7 @@ impl Handler for Exec {
         // What has left the program's group may hold its standard error open for ever.
         let _logged = timeout(LINGER_TIMEOUT, logging.join_next()).await;
         let status = ended?;
-        debug!(channel.id = %id, program = ?self.program, %status, "program ended");
+        debug!(session.id = id.session(), channel.id = id.channel(), program = ?self.program, %status, "program ended");
         Ok(())
     }
 }
@@ -111,12 +116,13 @@ struct Program {
 impl Program {
     /// Hands bytes to and fro until the program or the client has ended.
     async fn serve(mut self, mut session: Session) -> io::Result<ExitStatus> {
+        session.accept().await?;
         let mut splice = Splice::new(Path::Auto);
         let counts = Counts::default();
         // The book that a relay keeps of last bytes has no place here.
         let mut on_eof = |_| {};
         let both = {
-            let (client, host) = (Leg::Tcp(session.tcp()), Leg::Other(&mut self.stdio));
+            let (client, host) = (session.leg(), Leg::Other(&mut self.stdio));
             tokio::select! {
                 spliced = splice.run(client, host, &counts, &mut on_eof) => Some(spliced),
                 _status = self.child.wait() => None,
@@ -129,7 +135,7 @@ impl Program {
                 // hold its output open for ever.
                 self.kill_group();
                 splice.abandon(Side::Client);
-                let (client, host) = (Leg::Tcp(session.tcp()), Leg::Other(&mut self.stdio));
+                let (client, host) = (session.leg(), Leg::Other(&mut self.stdio));
                 let rest = splice.run(client, host, &counts, &mut on_eof);
                 tokio::select! {
                     rest = rest => Some(rest),
@@ -140,11 +146,11 @@ impl Program {
         match delivered {
             Some(Ok(())) => linger(&mut session).await,
             Some(Err(Failure { side, operation, error })) => {
-                debug!(channel.id = %session.id(), leg = leg_name(side), ?operation, %error, "leg failed");
+                debug!(session.id = session.id().session(), channel.id = session.id().channel(), leg = leg_name(side), ?operation, %error, "leg failed");
                 session.reset();
             }
             None => {
-                debug!(channel.id = %session.id(), timeout = ?OUTPUT_TIMEOUT, "output not taken");
+                debug!(session.id = session.id().session(), channel.id = session.id().channel(), timeout = ?OUTPUT_TIMEOUT, "output not taken");
                 session.reset();
             }
         }
@@ -179,7 +185,7 @@ async fn log_lines(stderr: ChildStderr, id: crate::SessionId) {
         if !read.is_ok_and(|len| len > 0) {
             return;
         }
-        info!(channel.id = %id, stderr = %String::from_utf8_lossy(line.trim_ascii_end()), "program says");
+        info!(session.id = id.session(), channel.id = id.channel(), stderr = %String::from_utf8_lossy(line.trim_ascii_end()), "program says");
     }
 }
 

@@ -5,17 +5,16 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use relayserver_splice::{Counts, Failure, Leg, Path, Splice};
-use relayserver_transport::options::reset_on_close;
+use relayserver_splice::{Counts, Failure, Path, Splice};
 use relayserver_transport::{HostPort, Stream, acknowledged, dial};
 use thiserror::Error;
-use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::leg_name;
+use crate::session::leg;
 use crate::{Handler, Session};
 
 /// How long the server may take to accept. It is near, or it is down.
@@ -41,31 +40,34 @@ enum Target {
 pub struct TargetError(String);
 
 impl Handler for Forward {
-    async fn handle(&self, session: Session) -> io::Result<()> {
-        let server = match self.0.connect().await {
-            Ok(server) => server,
+    async fn handle(&self, mut session: Session) -> io::Result<()> {
+        let mut server = match self.0.connect().await {
+            Ok(stream) => Server { stream, in_order: false },
             Err(error) => {
-                warn!(channel.id = %session.id(), target = %self, %error, "server cannot be reached");
+                let id = session.id();
+                warn!(session.id = id.session(), channel.id = id.channel(), target = %self, %error, "server cannot be reached");
                 session.reject("target_unreachable");
                 return Ok(());
             }
         };
-        let mut server_ends = ServerEnds { server: &server, in_order: false };
+        session.accept().await?;
         let spliced = {
             let mut splice = Splice::new(Path::Auto);
             let counts = Counts::default();
-            let (client, host) = (Leg::Tcp(session.tcp()), leg(&server));
+            let (client, host) = (session.leg(), leg(&mut server.stream));
             splice.run(client, host, &counts, &mut |_| {}).await
         };
         match spliced {
             Ok(()) => {
                 // A reader may take longer over the last bytes than the kernel gives a connection that was closed.
                 // And one that is gone is given up by the kernel.
-                acknowledged_by_both(session.tcp(), &server).await;
-                server_ends.in_order = true;
+                session.acknowledged().await;
+                acknowledged(server.stream.tcp()).await;
+                server.in_order = true;
             }
             Err(Failure { side, operation, error }) => {
-                debug!(channel.id = %session.id(), leg = leg_name(side), ?operation, %error, "leg failed");
+                let id = session.id();
+                debug!(session.id = id.session(), channel.id = id.channel(), leg = leg_name(side), ?operation, %error, "leg failed");
                 // An abort on one leg is an abort on the other.
                 session.reset();
             }
@@ -74,19 +76,17 @@ impl Handler for Forward {
     }
 }
 
-/// Decides how the server's connection ends: with a reset, unless both sides have ended in order. So it does, too, where
-/// the serving is cut short, and the server does not take half a request for a whole one.
-struct ServerEnds<'a> {
-    server: &'a Stream,
+/// A connection to the server. It ends with a reset, unless both sides have ended in order: also where the serving is cut
+/// short, so that the server does not take half a request for a whole one.
+struct Server {
+    stream: Stream,
     in_order: bool,
 }
 
-impl Drop for ServerEnds<'_> {
+impl Drop for Server {
     fn drop(&mut self) {
-        match self.server {
-            Stream::Tcp(stream) if !self.in_order => reset_on_close(stream),
-            // A Unix socket knows no reset.
-            _ => {}
+        if !self.in_order {
+            self.stream.reset_on_close();
         }
     }
 }
@@ -103,24 +103,6 @@ impl Target {
                 timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await?.map(Stream::Unix)
             }
         }
-    }
-}
-
-async fn acknowledged_by_both(session: &TcpStream, server: &Stream) {
-    acknowledged(session).await;
-    match server {
-        Stream::Tcp(stream) => acknowledged(stream).await,
-        // What was written to a Unix socket is the reader's already.
-        #[cfg(unix)]
-        Stream::Unix(_) => {}
-    }
-}
-
-fn leg(server: &Stream) -> Leg<'_> {
-    match server {
-        Stream::Tcp(stream) => Leg::Tcp(stream),
-        #[cfg(unix)]
-        Stream::Unix(stream) => Leg::Unix(stream),
     }
 }
 

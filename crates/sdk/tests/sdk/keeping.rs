@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use relayserver::{Error, Listener, Status};
+use relayserver::{Error, Listener, Served, Status};
 use relayserver_testing::TestRelay;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -87,12 +87,13 @@ async fn a_relay_that_restarts_is_found_again_and_status_tells() {
     let lost = |status: &Status| matches!(status, Status::Connecting { last_error: Some(_), .. });
     status_becomes(&listener, lost).await;
     relay.restart();
-    let Status::Ready { clients } =
+    let Status::Ready { services } =
         status_becomes(&listener, |status| matches!(status, Status::Ready { .. })).await
     else {
         panic!("not ready")
     };
-    assert_eq!(clients, relay.clients_addr().to_string());
+    let clients = Some(relay.clients_addr().to_string());
+    assert_eq!(services, [Served { service: "default".to_owned(), clients }]);
     let mut client = relay.connect().await.unwrap();
     let mut session = within(listener.accept()).await.unwrap();
     session.write_all(b"back").await.unwrap();
@@ -102,13 +103,12 @@ async fn a_relay_that_restarts_is_found_again_and_status_tells() {
 
 #[tokio::test]
 async fn listening_that_is_given_up_leaves_nothing_behind() {
-    let relay = TestRelay::start();
     // An address that does not answer: the future is dropped while it waits.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let builder = Listener::builder(silent.local_addr().unwrap().to_string())
-        .command_port(relay.command_addr().port());
+    let builder = Listener::builder(silent.local_addr().unwrap().to_string());
     let listening = tokio::spawn(builder.listen());
-    relay.wait_until(|now| now.commands == 1).await;
+    let (mut dialled, _) = within(silent.accept()).await.unwrap();
     listening.abort();
-    relay.wait_until(|now| now.commands == 0).await;
+    // Its hello, and the end of it.
+    assert!(!rest(&mut dialled).await.is_empty());
 }

@@ -9,8 +9,11 @@ mod blocking;
 #[cfg(all(feature = "exec", target_os = "linux"))]
 mod exec;
 mod forward;
+mod joining;
 mod keeping;
 mod leaving;
+#[cfg(feature = "tls")]
+mod member;
 mod scripted;
 mod sessions;
 

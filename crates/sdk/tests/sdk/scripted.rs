@@ -1,11 +1,14 @@
-//! A relay that does what a test says. It speaks by the wire crate, and as wrongly as is asked.
+//! A relay that does what a test says. It speaks version 1 by the wire crate, as an original does, and as wrongly as is asked.
+//!
+//! A host asks for a command channel first, in version 2. An original skips what it does not know of that, and has one more idle data
+//! channel: here that is the first one.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use relayserver::{Builder, Error, Event, Listener, Status};
 use relayserver_wire::command::Announcement;
-use relayserver_wire::hello::Answer;
+use relayserver_wire::hello::{Answer, Hello, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -38,14 +41,31 @@ impl Relay {
         stream
     }
 
-    /// A data channel that has said hello, to the byte.
+    /// A connection that asks for a command channel, without a token.
+    async fn asked(&self) -> TcpStream {
+        let (stream, hello) = self.next_hello().await;
+        let Some(Role::Command { token: None, services, .. }) = hello.v2.map(|it| it.role) else {
+            panic!("it asks for something else");
+        };
+        assert_eq!(services, ["default"]);
+        stream
+    }
+
+    /// A data channel that has said hello, of version 1.
     async fn greeted(&self) -> TcpStream {
+        let (stream, hello) = self.next_hello().await;
+        assert_eq!(hello.v2, None, "an original is asked for no role again");
+        stream
+    }
+
+    /// The next connection on the host port, and its hello.
+    async fn next_hello(&self) -> (TcpStream, Hello) {
         let (mut stream, _) = within(self.data.accept()).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut hello = [0; 6];
-        within(stream.read_exact(&mut hello)).await.unwrap();
-        assert_eq!(hello, [0, 0, 0, 2, 8, 1]);
-        stream
+        let header = read(&mut stream, 4).await;
+        let len = usize::from(header[3]);
+        let hello = Hello::decode(&read(&mut stream, len).await).unwrap();
+        (stream, hello)
     }
 
     async fn answered(&self, channel_id: i32) -> TcpStream {
@@ -56,15 +76,24 @@ impl Relay {
 
     /// A listener that this relay has accepted, its command channel, and its first data channel.
     async fn accepted(&self, channel_id: i32) -> (Listener, TcpStream, TcpStream) {
-        let relay = async { (self.commanded().await, self.answered(channel_id).await) };
+        let relay = async {
+            let mut data = self.asked().await;
+            data.write_all(&answer(channel_id)).await.unwrap();
+            (self.commanded().await, data)
+        };
         let (listener, (command, data)) = tokio::join!(within(self.builder().listen()), relay);
         (listener.unwrap(), command, data)
     }
 }
 
 fn answer(channel_id: i32) -> Vec<u8> {
-    Answer { channel_id, relay_host: "127.0.0.1".to_owned(), relay_port: "8002".to_owned() }
-        .encode()
+    Answer {
+        channel_id,
+        relay_host: "127.0.0.1".to_owned(),
+        relay_port: "8002".to_owned(),
+        v2: None,
+    }
+    .encode()
 }
 
 fn open(channel_id: i32) -> Vec<u8> {
@@ -112,13 +141,12 @@ async fn an_announcement_that_overtakes_the_answer_opens_the_session() {
 async fn bytes_that_come_with_the_answer_are_the_sessions() {
     let relay = Relay::bind().await;
     let serve = async {
-        let _command = relay.commanded().await;
-        let mut data = relay.greeted().await;
+        let mut data = relay.asked().await;
         let mut together = answer(1);
         together.extend(b"first bytes");
         data.write_all(&together).await.unwrap();
         data.shutdown().await.unwrap();
-        (_command, data)
+        (relay.commanded().await, data)
     };
     let (listener, _connections) = tokio::join!(within(relay.builder().listen()), serve);
     let mut session = within(listener.unwrap().accept()).await.unwrap();
@@ -177,16 +205,14 @@ async fn what_is_no_relay_is_an_error_at_once() {
     for garbage in [
         &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
         b"\x00\x01\x00\x01",         // a frame of 65537 bytes
-        b"\x00\x00\x10\x01",         // more than an answer may have
         b"\x00\x00\x00\x02\xff\xff", // no protobuf
         b"\x00\x00\x00\x00",         // an answer without an address
     ] {
         let relay = Relay::bind().await;
         let serve = async {
-            let command = relay.commanded().await;
-            let mut data = relay.greeted().await;
+            let mut data = relay.asked().await;
             data.write_all(garbage).await.unwrap();
-            (command, data)
+            data
         };
         let (outcome, _connections) = tokio::join!(within(relay.builder().listen()), serve);
         let error = outcome.expect_err("what answers there is no relay");
@@ -202,9 +228,11 @@ async fn what_is_no_relay_is_an_error_at_once() {
 async fn no_command_port_is_an_error_that_names_that_port() {
     let relay = Relay::bind().await;
     let serve = async {
+        let mut data = relay.asked().await;
+        data.write_all(&answer(1)).await.unwrap();
         let mut command = relay.commanded().await;
         command.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
-        command
+        (data, command)
     };
     let (outcome, _connection) = tokio::join!(within(relay.builder().listen()), serve);
     let error = outcome.expect_err("what answers there is no relay").to_string();
@@ -239,6 +267,10 @@ async fn a_command_channel_that_talks_nonsense_is_replaced_and_idle_channels_sta
         let _closed = within(command.read_to_end(&mut left)).await;
         assert_eq!(left, b"", "nothing is ever sent on it");
 
+        // It connects anew, so it asks anew; and has no use for another idle channel.
+        let mut again = relay.asked().await;
+        again.write_all(&answer(2)).await.unwrap();
+        assert_eq!(rest(&mut again).await, b"");
         let mut command = relay.commanded().await;
         command.write_all(&open(1)).await.unwrap();
         let mut session = within(listener.accept()).await.unwrap();
@@ -268,11 +300,10 @@ async fn a_relay_that_answers_and_closes_is_not_dialled_in_a_hot_loop() {
 async fn a_relay_that_refuses_is_not_dialled_in_a_hot_loop() {
     let relay = Relay::bind().await;
     let listening = tokio::spawn(relay.builder().listen());
-    let _command = relay.commanded().await;
     let mut dials = 0;
     let hostile = async {
         loop {
-            drop(relay.greeted().await);
+            drop(relay.asked().await);
             dials += 1;
         }
     };
@@ -286,11 +317,11 @@ async fn a_relay_that_refuses_is_not_dialled_in_a_hot_loop() {
 async fn more_dials_than_one_begin_only_after_an_answer() {
     let relay = Relay::bind().await;
     let listening = tokio::spawn(relay.builder().pool_size(5).listen());
-    let _command = relay.commanded().await;
-    let mut first = relay.greeted().await;
+    let mut first = relay.asked().await;
     let more = timeout(Duration::from_millis(300), relay.data.accept()).await;
     assert!(more.is_err(), "one at a time until the relay has answered");
     first.write_all(&answer(1)).await.unwrap();
+    let _command = relay.commanded().await;
     let mut channels = vec![first];
     for id in 2..=5 {
         channels.push(relay.answered(id).await);

@@ -101,7 +101,7 @@ impl Command {
 impl Channel {
     pub(crate) async fn open(relay: &TestRelay, address: Ipv4Addr) -> Channel {
         let mut stream = connect_from(address, relay.hosts).await;
-        write(&mut stream, &Hello { version: 1 }.encode()).await;
+        write(&mut stream, &Hello { version: 1, v2: None }.encode()).await;
         Channel::answered(stream).await
     }
 

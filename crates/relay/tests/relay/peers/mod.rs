@@ -2,18 +2,23 @@
 //! wait in here has the same generous deadline; nothing in here sleeps to wait for something.
 
 mod host;
+mod member;
+mod secure;
 mod streams;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use relayserver_relay::{Config, Occupancy, Relay, RelayHandle};
+use relayserver_relay::{Config, Occupancy, Relay, RelayHandle, ServiceName};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 pub(crate) use host::{Channel, Command, Host, session};
+pub(crate) use member::{Data, Knock, Member};
+pub(crate) use secure::Secure;
 pub(crate) use streams::{
     assert_closed, assert_ended, assert_reset, connect_from, content, echo, exchange, read_exactly,
     read_rest, reset, silent, write,
@@ -27,6 +32,7 @@ pub(crate) struct TestRelay {
     pub(crate) hosts: SocketAddr,
     pub(crate) command: SocketAddr,
     pub(crate) clients: SocketAddr,
+    services: BTreeMap<ServiceName, SocketAddr>,
     handle: RelayHandle,
     running: JoinHandle<()>,
 }
@@ -40,16 +46,20 @@ impl TestRelay {
     /// otherwise.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> TestRelay {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut config = Config { hosts: free, command: free, clients: free, ..Config::default() };
-        config.limits.assign_timeout = DEADLINE * 10;
+        let mut config = Config { hosts: free, ..Config::default() };
+        config.v1.as_mut().unwrap().command = free;
+        config.default_service().listen = free;
+        config.default_service().limits.assign_timeout = DEADLINE * 10;
         config.hello_timeout = DEADLINE * 10;
         config.drain_timeout = DEADLINE * 10;
         change(&mut config);
+        let names = config.services.clone().into_keys();
         let relay = Relay::bind(config).unwrap();
         TestRelay {
             hosts: relay.hosts_addr(),
-            command: relay.command_addr(),
-            clients: relay.clients_addr(),
+            command: relay.command_addr().unwrap_or(free),
+            clients: relay.clients_addr(&ServiceName::default()).unwrap(),
+            services: names.map(|it| (it.clone(), relay.clients_addr(&it).unwrap())).collect(),
             handle: relay.handle(),
             running: tokio::spawn(relay.run()),
         }
@@ -62,6 +72,17 @@ impl TestRelay {
 
     pub(crate) async fn client(&self) -> TcpStream {
         within("connecting a client", TcpStream::connect(self.clients)).await.unwrap()
+    }
+
+    /// A client of a service other than the default one.
+    pub(crate) async fn client_of(&self, service: &str) -> TcpStream {
+        let clients = self.clients_addr(service);
+        within("connecting a client", TcpStream::connect(clients)).await.unwrap()
+    }
+
+    /// Where the clients of `service` connect.
+    pub(crate) fn clients_addr(&self, service: &str) -> SocketAddr {
+        self.services[&ServiceName::new(service)]
     }
 
     pub(crate) fn handle(&self) -> &RelayHandle {

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::within;
@@ -28,30 +28,32 @@ pub(crate) async fn silent(to: SocketAddr) -> TcpStream {
     connect_from(Ipv4Addr::LOCALHOST, to).await
 }
 
-pub(crate) async fn write(stream: &mut TcpStream, bytes: &[u8]) {
+pub(crate) async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
     within("writing", stream.write_all(bytes)).await.unwrap();
+    // TLS keeps what it was given until then.
+    within("flushing", stream.flush()).await.unwrap();
 }
 
-pub(crate) async fn read_exactly(stream: &mut TcpStream, len: usize) -> Vec<u8> {
+pub(crate) async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     within("reading", stream.read_exact(&mut bytes)).await.unwrap();
     bytes
 }
 
 /// All that comes until the peer's end.
-pub(crate) async fn read_rest(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn read_rest(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     within("the peer's end", stream.read_to_end(&mut bytes)).await.unwrap();
     bytes
 }
 
 /// Nothing comes but the peer's end.
-pub(crate) async fn assert_ended(stream: &mut TcpStream) {
+pub(crate) async fn assert_ended(stream: &mut (impl AsyncRead + Unpin)) {
     assert_eq!(read_rest(stream).await, b"");
 }
 
 /// Whatever comes, a reset is what it ends with. Gives what came.
-pub(crate) async fn assert_reset(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn assert_reset(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     let ended = within("a reset", stream.read_to_end(&mut bytes)).await;
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -59,7 +61,7 @@ pub(crate) async fn assert_reset(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 /// Nothing comes, and the connection is closed, one way or the other.
-pub(crate) async fn assert_closed(stream: &mut TcpStream) {
+pub(crate) async fn assert_closed(stream: &mut (impl AsyncRead + Unpin)) {
     let mut bytes = Vec::new();
     let ended = within("the connection's end", stream.read_to_end(&mut bytes)).await;
     assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
@@ -72,7 +74,10 @@ pub(crate) fn reset(stream: TcpStream) {
 }
 
 /// A line there and a line back: both directions are open.
-pub(crate) async fn echo(client: &mut TcpStream, host: &mut TcpStream) {
+pub(crate) async fn echo(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    host: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) {
     write(client, b"there").await;
     assert_eq!(read_exactly(host, 5).await, b"there");
     write(host, b"and back").await;
@@ -80,12 +85,15 @@ pub(crate) async fn echo(client: &mut TcpStream, host: &mut TcpStream) {
 }
 
 /// Both ends send all they have and their end, at the same time, and read all that comes.
-pub(crate) async fn exchange(
-    (client, sent_by_client): (&mut TcpStream, &[u8]),
-    (host, sent_by_host): (&mut TcpStream, &[u8]),
-) {
-    async fn end(stream: &mut TcpStream, sent: &[u8]) -> Vec<u8> {
-        let (mut reader, mut writer) = stream.split();
+pub(crate) async fn exchange<C, H>(
+    (client, sent_by_client): (&mut C, &[u8]),
+    (host, sent_by_host): (&mut H, &[u8]),
+) where
+    C: AsyncRead + AsyncWrite + Unpin,
+    H: AsyncRead + AsyncWrite + Unpin,
+{
+    async fn end(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), sent: &[u8]) -> Vec<u8> {
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let mut received = Vec::new();
         let sending = async {
             writer.write_all(sent).await?;

@@ -1,0 +1,83 @@
+//! The book's part about offers: sessions of hosts of version 2 between their assignment and the host's word.
+
+use super::Book;
+use crate::ids::SessionId;
+use crate::limits::OFFERS_MAX;
+use crate::reason::Reason;
+use crate::session::{Acceptance, State};
+use crate::time::Time;
+use crate::vocabulary::{Handles, Output};
+
+impl<H: Handles> Book<H> {
+    /// The host serves it. Late news where it was taken back meanwhile: [`Book::phase`] tells.
+    pub(super) fn accepted(&mut self, session: SessionId) {
+        if let Some(State::Assigned { progress, .. }) =
+            self.sessions.get_mut(&session).map(|it| &mut it.state)
+            && progress.acceptance == Acceptance::Offered
+        {
+            progress.acceptance = Acceptance::Accepted;
+        }
+    }
+
+    /// Asks for the client of a session that its host has not accepted.
+    pub(super) fn withdraw(&mut self, session: SessionId, reason: Reason) {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if let State::Assigned { progress, .. } = &mut entry.state
+            && progress.acceptance == Acceptance::Offered
+            && let Some(stop) = entry.stop.take()
+        {
+            progress.acceptance = Acceptance::Withdrawn;
+            self.outputs.push_back(Output::Withdraw { session, reason, stop });
+        }
+    }
+
+    /// The client is back: it stands in the queue again, where it stood before, for as long as a client that comes now.
+    pub(super) fn offer_failed(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        reason: Reason,
+        client: H::Client,
+        stop: H::Stop,
+    ) {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            self.outputs.push_back(Output::Refused { session, reason, client });
+            return;
+        };
+        let State::Assigned { channel, host, progress } = entry.state else {
+            return;
+        };
+        if progress.acceptance == Acceptance::Accepted {
+            return;
+        }
+        entry.tried.insert(host);
+        entry.last_failure = Some(reason);
+        entry.stop = Some(stop);
+        entry.state = State::Waiting { since: now, client };
+        let (service, turn, tried) = (entry.service.clone(), entry.turn, entry.tried.clone());
+        let limits = self.limits_of(&service);
+        self.deadlines.insert((now + limits.assign_timeout, session));
+        let queue = &mut self.services.entry(service.clone()).or_default();
+        queue.queue.insert(turn, session);
+        queue.sessions -= 1;
+        self.roster.session_removed(host, session);
+        self.recount(host);
+        self.forget_channel(channel);
+        // A client that so many hosts have failed may be what they failed of.
+        if tried.len() >= OFFERS_MAX {
+            self.refuse_waiting(session, reason);
+        }
+        // Its place in the service's sessions is free, for it or for another.
+        self.assign_waiting(now, &service);
+        // A host that turned it down would again. One that was lost may come back as another process.
+        let was_turned_down = matches!(reason, Reason::Rejected | Reason::TargetUnreachable);
+        let hopeless = was_turned_down && !self.roster.anybody_may_serve(now, &service, &tried);
+        if self.draining {
+            self.refuse_waiting(session, Reason::Draining);
+        } else if hopeless || limits.assign_timeout.is_zero() {
+            self.refuse_waiting(session, reason);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Tells the book what happens and holds everything that it decides against the rules.
+
+use std::collections::BTreeSet;
+
+use relayserver_core::{
+    Announcement, ChannelId, ChannelKey, CommandId, Grant, HostId, Input, Output, Reason, Role,
+    ServiceName, SessionId,
+};
+
+use crate::steps::{Step, ssh};
+use crate::world::{Named, Session, World, grant_id, host_of_v1, member};
+
+/// No command channel has this key.
+pub(crate) const WRONG_KEY: u128 = 0;
+
+/// Acts on one of them, where there is any.
+fn with<T: Copy>(nth: usize, from: &[T], act: impl FnOnce(T)) {
+    if !from.is_empty() {
+        act(from[nth % from.len()]);
+    }
+}
+
+impl World {
+    pub(crate) fn take_step(&mut self, step: Step) {
+        let commands: Vec<CommandId> = self.commands.keys().copied().collect();
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let running = self.running();
+        match step {
+            Step::CommandUp { host } => self.command_up(host_of_v1(host)),
+            Step::MemberUp { host, token, knows_key, services } => {
+                let services = services.into_iter().map(ServiceName::new).collect();
+                self.member_up(member(host), token.map(grant_id), knows_key, services);
+            }
+            Step::CommandDown { nth } => with(nth, &commands, |it| self.command_down(it)),
+            Step::Suspect { nth } => with(nth, &commands, |it| self.suspect(it)),
+            Step::Well { nth } => with(nth, &commands, |it| self.well(it)),
+            Step::Gone { nth } => with(nth, &commands, |it| self.command_gone(it)),
+            Step::Leaving { nth } => with(nth, &commands, |it| self.command_leaving(it)),
+            Step::Grant { token, only_ssh, lasts, is_host } => {
+                let service = if only_ssh { "ssh" } else { "*" };
+                let role = if is_host { Role::Host } else { Role::Client };
+                let expires =
+                    lasts.map(|millis| self.now + std::time::Duration::from_millis(millis));
+                let services = vec![service.parse().unwrap()];
+                self.grant_changed(grant_id(token), Some(Grant { role, services, expires }));
+            }
+            Step::Revoke { token } => self.grant_changed(grant_id(token), None),
+            Step::Hello { host } => {
+                self.hello(host_of_v1(host), ServiceName::default(), None);
+            }
+            Step::MemberHello { host, ssh: asks_for_ssh, knows_key } => {
+                let service = if asks_for_ssh { ssh() } else { ServiceName::default() };
+                let own = self.members.get(&member(host)).map(|member| member.key);
+                let key = if knows_key { own } else { Some(WRONG_KEY) };
+                self.hello(member(host), service, key.map(ChannelKey::new));
+            }
+            Step::Idle { nth } => with(nth, &self.reserved.clone(), |it| self.idle(it)),
+            Step::ChannelGone { nth } => {
+                let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
+                with(nth, &channels, |it| self.channel_gone(it));
+            }
+            Step::ClientArrives { ssh: asks_for_ssh } => {
+                self.client_arrives(if asks_for_ssh { ssh() } else { ServiceName::default() });
+            }
+            Step::ClientGone { nth } => with(nth, &sessions, |it| self.client_gone(it)),
+            Step::Accepted { nth } => with(nth, &running, |it| self.accepted(it)),
+            Step::OfferFailed { nth, reason } => {
+                with(nth, &running, |it| self.offer_failed(it, reason));
+            }
+            Step::ClientFinished { nth } => {
+                with(nth, &sessions, |it| self.client_finished(it));
+            }
+            Step::HostFinished { nth } => {
+                with(nth, &running, |it| self.host_finished(it));
+            }
+            Step::SessionEnded { nth } => {
+                with(nth, &running, |it| self.session_ended(it));
+            }
+            Step::Pass { millis } => self.pass(millis),
+            Step::Drain => self.drain(),
+            Step::EndAll => self.end_all(),
+        }
+    }
+
+    /// Tells the book, holds what concerns channels and sessions against the rules, and gives all outputs but assignments.
+    pub(crate) fn tell(&mut self, input: Input<Named>) -> Vec<Output<Named>> {
+        self.book.handle(self.now, input);
+        let mut others = Vec::new();
+        let mut opened = Vec::new();
+        while let Some(output) = self.book.poll_output() {
+            match &output {
+                Output::Announce { command, to, announcement: Announcement::Open(channel) } => {
+                    assert_eq!(command, to);
+                    opened.push((*to, *channel));
+                    continue;
+                }
+                Output::Assigned { .. } => {
+                    self.assigned(&output, std::mem::take(&mut opened));
+                    continue;
+                }
+                Output::Refused { session, reason, client } => {
+                    assert_eq!(session, client);
+                    self.refused(*session, *reason);
+                }
+                Output::CloseChannel { channel, handle, .. } => {
+                    assert_eq!(channel, handle);
+                    assert!(self.idle.contains(channel), "an idle one");
+                    self.idle.retain(|it| it != channel);
+                    self.channels.remove(channel).unwrap();
+                }
+                Output::CloseCommand { handle, reason } => {
+                    let ended = matches!(reason, Reason::TokenRevoked | Reason::TokenExpired);
+                    if ended && self.commands.remove(handle).is_some() {
+                        assert!(!self.draining || !self.commands.contains_key(handle));
+                    }
+                }
+                Output::Withdraw { session, stop, .. } => {
+                    assert_eq!(session, stop);
+                    let entry = self.sessions.get_mut(session).unwrap();
+                    assert!(!entry.accepted, "nothing is taken back that a host has accepted");
+                    assert!(!entry.asked_to_end, "a session is asked once");
+                    (entry.withdrawn, entry.asked_to_end) = (true, true);
+                }
+                Output::EndSession { session, stop, .. } => {
+                    assert_eq!(session, stop);
+                    let entry = self.sessions.get_mut(session).unwrap();
+                    assert!(!entry.asked_to_end, "a session is asked once");
+                    entry.asked_to_end = true;
+                }
+                _ => {}
+            }
+            others.push(output);
+        }
+        assert!(opened.is_empty(), "nothing is announced as opened that was not assigned");
+        others
+    }
+
+    fn assigned(&mut self, output: &Output<Named>, mut told: Vec<(CommandId, ChannelId)>) {
+        let Output::Assigned { assignment, client, channel_handle } = output else {
+            panic!("not an assignment");
+        };
+        let service = &assignment.service;
+        assert_eq!(self.next_match(service), Some((*client, *channel_handle)), "the next in turn");
+        assert_eq!((assignment.session, assignment.channel), (*client, *channel_handle));
+        assert_eq!(assignment.host, self.channels[channel_handle].host);
+        assert_eq!(assignment.waited, self.now - self.sessions[client].since);
+        let is_member = matches!(assignment.host, HostId::Process(_));
+        assert_eq!(assignment.is_offer, is_member, "hosts of version 2 are asked");
+        told.sort_unstable();
+        let audience = if is_member { Vec::new() } else { self.audience(assignment.host) };
+        let expected: Vec<_> = audience.into_iter().map(|to| (to, *channel_handle)).collect();
+        assert_eq!(told, expected, "opened is announced ahead of the assignment");
+        assert!(is_member || !told.is_empty(), "a host is there to be told");
+        self.idle.retain(|it| it != channel_handle);
+        let session = self.sessions.get_mut(client).unwrap();
+        assert!(!session.accepted, "nothing is offered again that was accepted");
+        session.channel = Some(*channel_handle);
+        session.accepted = !is_member;
+    }
+
+    fn refused(&mut self, session: SessionId, reason: Reason) {
+        let it = &self.sessions[&session];
+        assert!(it.channel.is_none(), "it waited");
+        let (full, service) = (self.is_full(&it.service), it.service.clone());
+        match reason {
+            Reason::SessionLimit => assert!(full),
+            Reason::NoHost => assert!(!full && !self.anybody_may_serve(&service, &BTreeSet::new())),
+            Reason::NoChannel => {
+                assert!(!full && self.anybody_may_serve(&service, &BTreeSet::new()));
+            }
+            _ => {}
+        }
+        self.sessions.remove(&session);
+    }
+
+    pub(crate) fn anybody_may_serve(
+        &self,
+        service: &ServiceName,
+        except: &BTreeSet<HostId>,
+    ) -> bool {
+        let of_channels = self.channels.values().map(|channel| channel.host);
+        let mut known = self.commands.values().copied().chain(of_channels);
+        known.any(|host| !except.contains(&host) && self.may_serve(host, service))
+    }
+    fn pass(&mut self, millis: u64) {
+        self.now = self.now + std::time::Duration::from_millis(millis);
+        let timeout = |it: &Session| it.since + self.policy.services[&it.service].assign_timeout;
+        let deadlines = self.waiting().into_iter().map(|it| timeout(&self.sessions[&it]));
+        let pending = self.grants.iter().filter(|(id, _)| !self.expired.contains(*id));
+        let expiries = pending.filter_map(|(_, grant)| grant.expires);
+        let expected = deadlines.chain(expiries).min();
+        assert_eq!(self.book.poll_timeout(), expected, "the next deadline, or the next expiry");
+        let now = self.now;
+        let has_expired = |grant: &Grant| grant.expires.is_some_and(|expires| expires <= now);
+        let expired = self.grants.iter().filter(|(_, grant)| has_expired(grant));
+        self.expired.extend(expired.map(|(id, _)| id.clone()));
+        self.tell(Input::TimePassed);
+        for session in self.waiting() {
+            let it = &self.sessions[&session];
+            let timeout = self.policy.services[&it.service].assign_timeout;
+            assert!(it.since + timeout > self.now, "nobody waits beyond the deadline");
+        }
+        self.assert_nobody_acts_without_grant();
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.tell(Input::Drain);
+        assert!(self.waiting().is_empty(), "nobody waits for a relay that is leaving");
+        assert!(self.idle.is_empty(), "no channel is kept by a relay that is leaving");
+    }
+
+    fn end_all(&mut self) {
+        self.tell(Input::EndAll { reason: Reason::Drained });
+        assert!(self.running().iter().all(|it| self.sessions[it].asked_to_end));
+    }
+}

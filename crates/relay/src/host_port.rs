@@ -1,0 +1,172 @@
+//! A connection on the host port, of either version: who it is, whether it may come in here, and which of the two channels it is
+//! to be.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use relayserver_core::{HostId, Reason};
+use relayserver_transport::{Stream, close_politely, options};
+use relayserver_wire::hello::{Answer, AnswerV2, HelloV2, Refusal as Refused, Role};
+use relayserver_wire::{DETAIL_LEN_MAX, hello};
+use tokio::net::TcpStream;
+use tracing::{debug, info};
+
+use crate::admission::Place;
+use crate::channel::{self, Newcomer};
+use crate::context::Context;
+use crate::handshake::{self, Arrival, Refusal};
+use crate::member;
+
+/// Serves a connection on the host port.
+pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
+    options::prepare_waiting(&stream, context.user_timeout);
+    let arrived = tokio::select! {
+        arrived = handshake::greet(stream, peer.ip(), &context) => arrived,
+        () = context.leaving.cancelled() => return,
+    };
+    let served = match arrived {
+        Ok(arrival) => dispatch(arrival, peer, &context).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(refusal) = &served {
+        context.assignments.count_refused_host(refusal.reason);
+    }
+    match served {
+        Ok(()) => {}
+        // In a flood of silent connections, a line each would be a flood of its own.
+        Err(Refusal { reason: reason @ Reason::HandshakeLimit, detail }) => {
+            debug!(host.addr = %peer, %reason, detail, "host refused");
+        }
+        Err(Refusal { reason, detail }) => {
+            info!(host.addr = %peer, %reason, detail, "host refused");
+        }
+    }
+}
+
+async fn dispatch(arrival: Arrival, peer: SocketAddr, context: &Context) -> Result<(), Refusal> {
+    let Arrival { stream, hello, place } = arrival;
+    match hello.v2 {
+        Some(hello) => of_version_2(stream, hello, place, peer, context).await,
+        None => of_version_1(stream, place, peer, context).await,
+    }
+}
+
+/// A data channel of version 1, which has no authentication: the network that it comes from decides.
+async fn of_version_1(
+    stream: Stream,
+    place: Place,
+    peer: SocketAddr,
+    context: &Context,
+) -> Result<(), Refusal> {
+    let host = HostId::from_address(peer.ip());
+    if !context.access.allows(peer.ip()) {
+        let detail = "name its network with --v1-allow to accept it".to_owned();
+        return Err(Refusal { reason: Reason::NetworkNotAllowed, detail });
+    }
+    if !context.v1 || stream.is_encrypted() {
+        let detail = "only hosts with a join line are served here".to_owned();
+        return Err(Refusal { reason: Reason::Version1Off, detail });
+    }
+    let guard = context
+        .assignments
+        .reserve_channel(host, context.service_of_v1.clone(), None)
+        .map_err(|reason| Refusal { reason, detail: "no channel for this host".to_owned() })?;
+    let answer = answer(guard.channel.get(), &stream, None, context)?;
+    channel::serve(Newcomer { stream, guard, answer }, place, context).await
+}
+
+async fn of_version_2(
+    mut stream: Stream,
+    hello: HelloV2,
+    place: Place,
+    peer: SocketAddr,
+    context: &Context,
+) -> Result<(), Refusal> {
+    let HelloV2 { host_id, role, .. } = hello;
+    let host = HostId::Process(u128::from_be_bytes(host_id.0));
+    let mut place = place;
+    let may = if !stream.is_encrypted() && !context.access.allows(peer.ip()) {
+        Err(why_not_plain(context))
+    } else {
+        Ok(())
+    };
+    let refusal = match (may, role) {
+        (Err(refusal), _) => refusal,
+        (Ok(()), Role::Command { token, services, last_key }) => {
+            let asked = member::Asked { host, token, services, last_key };
+            match member::admit(asked, &mut place, peer, context).await {
+                Ok(admitted) => {
+                    drop(place);
+                    return member::serve(stream, admitted, peer, context).await;
+                }
+                Err(refusal) => refusal,
+            }
+        }
+        (Ok(()), Role::Data { channel_key, service }) => {
+            match member::channel(host, &channel_key, &service, context) {
+                Ok(guard) => {
+                    let welcome = Some(AnswerV2::Welcome(hello::Welcome::default()));
+                    let answer = answer(guard.channel.get(), &stream, welcome, context)?;
+                    return channel::serve(Newcomer { stream, guard, answer }, place, context)
+                        .await;
+                }
+                Err(refusal) => refusal,
+            }
+        }
+        (Ok(()), Role::Client | Role::Relay | Role::Unknown(_)) => {
+            let detail = "hosts are served here, in roles 1 and 2".to_owned();
+            Refusal { reason: Reason::UnsupportedVersion, detail }
+        }
+    };
+    if refusal.reason != Reason::HandshakeLimit {
+        refuse(&mut stream, &refusal, place, context).await?;
+    }
+    Err(refusal)
+}
+
+/// Why a plain connection from elsewhere is not taken.
+fn why_not_plain(context: &Context) -> Refusal {
+    let (reason, detail) = match context.tls {
+        Some(_) => (Reason::TlsRequired, "hosts need a join line here"),
+        None => (Reason::NetworkNotAllowed, "name its network with --v1-allow to accept it"),
+    };
+    Refusal { reason, detail: detail.to_owned() }
+}
+
+/// Tells a host of version 2 why it is not served, and ends the connection so that it can read it.
+async fn refuse(
+    stream: &mut Stream,
+    refusal: &Refusal,
+    place: Place,
+    context: &Context,
+) -> Result<(), Refusal> {
+    let refused = Refused {
+        reason: refusal.reason.code().to_owned(),
+        detail: Some(refusal.detail.clone()).filter(|it| it.len() <= DETAIL_LEN_MAX),
+        retry_after_ms: None,
+    };
+    let answer = answer(0, stream, Some(AnswerV2::Refused(refused)), context)?;
+    channel::send(stream, &answer, context.hello_timeout).await?;
+    // It was told; whoever stays to listen does not stand in the way of others.
+    drop(place);
+    let Ok(_lingering) = context.farewells.try_acquire() else { return Ok(()) };
+    let bound = relayserver_core::limits::LINGER_TIMEOUT;
+    let closing = close_politely(stream, bound, bound);
+    context.over.run_until_cancelled(closing).await;
+    Ok(())
+}
+
+/// An answer with what version 1 requires.
+pub(crate) fn answer(
+    channel_id: i32,
+    stream: &Stream,
+    v2: Option<AnswerV2>,
+    context: &Context,
+) -> Result<Answer, Refusal> {
+    Ok(Answer {
+        channel_id,
+        relay_host: stream.local_addr()?.ip().to_canonical().to_string(),
+        relay_port: context.clients_port_of_v1.to_string(),
+        v2,
+    })
+}

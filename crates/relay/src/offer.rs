@@ -1,0 +1,305 @@
+//! A session that is offered to a host of version 2: what goes over its channel between the assignment and the host's word.
+//!
+//! The start frame goes ahead, and after it at most [`HELD_MAX`] bytes of the client's, which are held until the host has accepted
+//! the session. If it does not, all of them go to another host, from the first byte on.
+
+use std::io;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use relayserver_core::Reason;
+use relayserver_transport::Stream;
+use relayserver_wire::start::{Start, Verdict};
+use relayserver_wire::{HEADER_LEN, VERDICT_FRAME_MAX, frame};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::assignment::Stop;
+
+/// How much of a client's is sent to a host that has not accepted its session: what the request line and the headers of a web
+/// request need, and no more than may be thrown away and sent again.
+pub(crate) const HELD_MAX: usize = 16 * 1024;
+
+/// What was read of a client whose session no host has accepted yet.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) bytes: Vec<u8>,
+    /// Whether that is all that it sends.
+    pub(crate) ended: bool,
+}
+
+/// What came of an offer.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The host serves the session. So many of the held bytes have been sent to it.
+    Accepted { sent: usize },
+    /// It does not: the client may be offered to another.
+    Failed(Reason),
+    /// The client was reset.
+    ClientAborted,
+    /// The session is to end.
+    Ended(Reason),
+}
+
+/// Offers the session that `start` describes over `host`, which may take `accept_timeout` to say its word. What is read of the
+/// client is added to `held`.
+pub(crate) async fn make(
+    host: &mut Stream,
+    client: &mut TcpStream,
+    held: &mut Held,
+    stop: &mut oneshot::Receiver<Stop>,
+    start: &Start,
+    accept_timeout: Duration,
+) -> Outcome {
+    let start = start.encode();
+    let written = AtomicUsize::new(0);
+    let (mut reader, mut writer) = tokio::io::split(host);
+    let deciding = async {
+        tokio::select! {
+            biased;
+            verdict = read_verdict(&mut reader) => verdict,
+            outcome = send(&mut writer, client, held, &start, &written) => outcome,
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        stop = stop => match stop {
+            Ok(Stop::Withdraw(reason)) => Outcome::Failed(reason),
+            Ok(Stop::End(reason)) => Outcome::Ended(reason),
+            Err(_book_gone) => Outcome::Ended(Reason::Drained),
+        },
+        decided = timeout(accept_timeout, deciding) => {
+            decided.unwrap_or(Outcome::Failed(Reason::NotAccepted))
+        }
+    };
+    match (outcome, written.into_inner().checked_sub(start.len())) {
+        (Outcome::Accepted { .. }, Some(sent)) => Outcome::Accepted { sent },
+        // It cannot accept what it has not been told.
+        (Outcome::Accepted { .. }, None) => Outcome::Failed(Reason::Malformed),
+        (outcome, _) => outcome,
+    }
+}
+
+/// Reads the host's word, and nothing behind it.
+async fn read_verdict(host: &mut (impl AsyncRead + Unpin)) -> Outcome {
+    let read = async {
+        let mut header = [0; HEADER_LEN];
+        host.read_exact(&mut header).await.map_err(|_| Reason::HostAborted)?;
+        let len = frame::payload_len(header, VERDICT_FRAME_MAX).map_err(|_| Reason::Malformed)?;
+        let mut payload = vec![0; len];
+        host.read_exact(&mut payload).await.map_err(|_| Reason::HostAborted)?;
+        Verdict::decode(&payload).map_err(|_| Reason::Malformed)
+    };
+    match read.await {
+        Ok(Verdict::Accepted) => Outcome::Accepted { sent: 0 },
+        Ok(Verdict::Rejected { reason }) => {
+            // A word that we do not know means no more to us than the plainest.
+            let known = reason.and_then(|reason| reason.parse().ok());
+            Outcome::Failed(match known {
+                Some(Reason::TargetUnreachable) => Reason::TargetUnreachable,
+                _ => Reason::Rejected,
+            })
+        }
+        Err(reason) => Outcome::Failed(reason),
+    }
+}
+
+/// Sends the start frame and what is held, and goes on holding and sending what the client sends, up to the bound. Resolves only
+/// when one of the two has failed. `written` counts all that the host was sent.
+async fn send(
+    host: &mut (impl AsyncWrite + Unpin),
+    client: &mut TcpStream,
+    held: &mut Held,
+    start: &[u8],
+    written: &AtomicUsize,
+) -> Outcome {
+    let mut chunk = vec![0; 4096];
+    let mut flushed = true;
+    loop {
+        let sent = written.load(Relaxed);
+        let unsent = match start.get(sent..).filter(|unsent| !unsent.is_empty()) {
+            Some(unsent) => unsent,
+            None => held.bytes.get(sent - start.len()..).unwrap_or_default(),
+        };
+        let room = HELD_MAX.saturating_sub(held.bytes.len()).min(chunk.len());
+        let reads = room > 0 && !held.ended;
+        tokio::select! {
+            biased;
+            handed = hand_on(host, unsent), if !unsent.is_empty() || !flushed => match handed {
+                Ok(count) => {
+                    written.fetch_add(count, Relaxed);
+                    flushed = count == 0;
+                }
+                Err(_) => return Outcome::Failed(Reason::HostAborted),
+            },
+            _readable = client.ready(Interest::READABLE), if reads => {
+                let buffer = chunk.get_mut(..room).unwrap_or_default();
+                match client.try_read(buffer) {
+                    Ok(0) => held.ended = true,
+                    Ok(count) => held.bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return Outcome::ClientAborted,
+                }
+            }
+            _failed = client.ready(Interest::ERROR), if !reads => return Outcome::ClientAborted,
+        }
+    }
+}
+
+/// Writes some of it; nothing left to write, it sees what was written on its way. Gives how many bytes were written.
+async fn hand_on(host: &mut (impl AsyncWrite + Unpin), unsent: &[u8]) -> io::Result<usize> {
+    if unsent.is_empty() { host.flush().await.map(|()| 0) } else { host.write(unsent).await }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (dialled.unwrap(), accepted.unwrap().0)
+    }
+
+    fn start() -> Start {
+        let session_id = relayserver_wire::SessionId([7; 16]);
+        Start { session_id, service: "ssh".to_owned(), client_addr: None, via: "tcp".to_owned() }
+    }
+
+    struct Scene {
+        client: TcpStream,
+        host: TcpStream,
+        stop: Option<oneshot::Sender<Stop>>,
+    }
+
+    /// Makes an offer while `act` plays the two ends. Gives its outcome, and what is held.
+    async fn offered(act: impl AsyncFnOnce(&mut Scene)) -> (Outcome, Held) {
+        let ((client, mut of_client), (host, of_host)) = (pair().await, pair().await);
+        let (stop, mut stopped) = oneshot::channel();
+        let (mut host_leg, mut held) = (Stream::Tcp(of_host), Held::default());
+        let mut scene = Scene { client, host, stop: Some(stop) };
+        let start = start();
+        let outcome = {
+            let making =
+                make(&mut host_leg, &mut of_client, &mut held, &mut stopped, &start, DEADLINE);
+            let playing = async {
+                act(&mut scene).await;
+                std::future::pending::<()>().await;
+            };
+            let decided = async {
+                tokio::select! {
+                    outcome = making => outcome,
+                    () = playing => unreachable!("pending for ever"),
+                }
+            };
+            timeout(DEADLINE, decided).await.expect("no outcome")
+        };
+        (outcome, held)
+    }
+
+    async fn read_start(host: &mut TcpStream) {
+        let frame = start().encode();
+        let mut received = vec![0; frame.len()];
+        host.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, frame);
+    }
+
+    #[tokio::test]
+    async fn an_accepted_session_says_how_much_was_sent() {
+        let (outcome, held) = offered(async |scene| {
+            scene.client.write_all(b"request").await.unwrap();
+            scene.client.shutdown().await.unwrap();
+            read_start(&mut scene.host).await;
+            let mut received = [0; 7];
+            scene.host.read_exact(&mut received).await.unwrap();
+            assert_eq!(&received, b"request");
+            scene.host.write_all(&Verdict::Accepted.encode()).await.unwrap();
+        })
+        .await;
+        assert!(matches!(outcome, Outcome::Accepted { sent: 7 }), "{outcome:?}");
+        assert_eq!(held.bytes, b"request");
+    }
+
+    #[tokio::test]
+    async fn a_rejected_session_keeps_every_byte_and_the_end() {
+        let (outcome, held) = offered(async |scene| {
+            scene.client.write_all(b"request").await.unwrap();
+            scene.client.shutdown().await.unwrap();
+            read_start(&mut scene.host).await;
+            let mut received = [0; 7];
+            scene.host.read_exact(&mut received).await.unwrap();
+            let reason = Some("target_unreachable".to_owned());
+            scene.host.write_all(&Verdict::Rejected { reason }.encode()).await.unwrap();
+        })
+        .await;
+        assert!(matches!(outcome, Outcome::Failed(Reason::TargetUnreachable)), "{outcome:?}");
+        assert_eq!(held.bytes, b"request");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_sent_than_is_held() {
+        let (outcome, held) = offered(async |scene| {
+            // More than the bound, and more than the sockets take.
+            let mut sent = 0;
+            while let Ok(written) =
+                timeout(Duration::from_millis(300), scene.client.write(&[9; 65_536])).await
+            {
+                sent += written.unwrap();
+            }
+            assert!(sent > HELD_MAX);
+            read_start(&mut scene.host).await;
+            let mut received = vec![0; HELD_MAX];
+            scene.host.read_exact(&mut received).await.unwrap();
+            let more = timeout(Duration::from_millis(300), scene.host.read_u8()).await;
+            assert!(more.is_err(), "more than is held");
+            scene.stop.take().unwrap().send(Stop::Withdraw(Reason::HostSuspect)).unwrap();
+        })
+        .await;
+        assert!(matches!(outcome, Outcome::Failed(Reason::HostSuspect)), "{outcome:?}");
+        assert_eq!(held.bytes, vec![9; HELD_MAX]);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_dies_or_talks_nonsense_has_not_accepted() {
+        for (nonsense, expected) in [
+            (&b""[..], Reason::HostAborted),
+            (b"\x00\x00", Reason::HostAborted),
+            (b"HTTP/1.1 200 OK", Reason::Malformed),
+            (b"\x00\x00\x08\x00", Reason::Malformed),
+        ] {
+            let (outcome, held) = offered(async |scene| {
+                scene.client.write_all(b"x").await.unwrap();
+                read_start(&mut scene.host).await;
+                assert_eq!(scene.host.read_u8().await.unwrap(), b'x');
+                scene.host.write_all(nonsense).await.unwrap();
+                scene.host.shutdown().await.unwrap();
+            })
+            .await;
+            let failed = matches!(outcome, Outcome::Failed(reason) if reason == expected);
+            assert!(failed, "{nonsense:?}: {outcome:?}");
+            assert_eq!(held.bytes, b"x");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_reset_ends_it() {
+        let (outcome, _held) = offered(async |scene| {
+            read_start(&mut scene.host).await;
+            scene.client.set_zero_linger().unwrap();
+            let (other, _unused) = pair().await;
+            drop(std::mem::replace(&mut scene.client, other));
+        })
+        .await;
+        assert!(matches!(outcome, Outcome::ClientAborted), "{outcome:?}");
+    }
+}

@@ -1,0 +1,204 @@
+//! What is said on a command channel of version 2 once it is up: announcements and pings go out, pongs come in, and silence is
+//! noticed.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use relayserver_core::liveness::{Event, Liveness};
+use relayserver_core::{Announcement, HostId, Reason, Time, limits};
+use relayserver_transport::{ReadHalf, Stream, WriteHalf};
+use relayserver_wire::FRAME_MAX;
+use relayserver_wire::command::Announcement as Message;
+use relayserver_wire::frame::Decoder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::assignment::CommandGuard;
+use crate::clock::sleep_until;
+use crate::command::encode;
+use crate::context::Context;
+use crate::traffic::Traffic;
+
+/// How many pings and pongs may wait to be written. A host that asks more often than it reads gets fewer answers.
+const SIGNS_MAX: usize = 16;
+
+/// What the book has to say to a host.
+pub(crate) struct Talk {
+    pub(crate) queue: mpsc::Receiver<Announcement>,
+    /// Notified when that is full.
+    pub(crate) overflow: Arc<Notify>,
+    /// Why the book gave the command channel up, where it did.
+    pub(crate) refusal: Arc<OnceLock<Reason>>,
+}
+
+/// Talks to the host until the channel is to end. Gives why.
+pub(crate) async fn run(
+    stream: Stream,
+    host: HostId,
+    guard: &CommandGuard,
+    talk: Talk,
+    context: &Context,
+) -> Reason {
+    let Talk { queue, overflow, refusal } = talk;
+    let (signs, signs_queue) = mpsc::channel(SIGNS_MAX);
+    let (reader, writer) = stream.into_split();
+    let mut listener = Listener::new(signs, host, guard, context);
+    tokio::select! {
+        () = speak(queue, signs_queue, writer, context) => {
+            refusal.get().copied().unwrap_or(Reason::CommandStuck)
+        }
+        reason = listener.listen(reader) => reason,
+        () = overflow.notified() => Reason::CommandStuck,
+        () = context.over.cancelled() => Reason::Draining,
+    }
+}
+
+/// Writes what there is to say until the book drops the queue's other end, or the host does not take it.
+async fn speak(
+    mut queue: mpsc::Receiver<Announcement>,
+    mut signs: mpsc::Receiver<Message>,
+    mut writer: WriteHalf,
+    context: &Context,
+) {
+    let mut said_leaving = false;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            Some(sign) = signs.recv() => sign.encode(),
+            announcement = queue.recv() => match announcement {
+                Some(announcement) => encode(announcement),
+                None => return,
+            },
+            () = context.leaving.cancelled(), if !said_leaving => {
+                said_leaving = true;
+                leaving().encode()
+            }
+        };
+        let writing = async {
+            writer.write_all(&frame).await?;
+            writer.flush().await
+        };
+        match timeout(limits::COMMAND_WRITE_TIMEOUT, writing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// When the relay is back is not known here: a restart takes a second or so.
+fn leaving() -> Message {
+    Message::Leaving { reason: Reason::Draining.code().to_owned(), retry_after_ms: Some(1_000) }
+}
+
+/// Hears what a host says, and that it does not.
+struct Listener<'a> {
+    started: Instant,
+    liveness: Liveness,
+    signs: mpsc::Sender<Message>,
+    nonce: u64,
+    host: HostId,
+    /// What its sessions had carried when that was last looked at.
+    carried: u64,
+    traffic: &'a Traffic,
+    guard: &'a CommandGuard,
+    decoder: Decoder,
+}
+
+impl Listener<'_> {
+    fn new<'a>(
+        signs: mpsc::Sender<Message>,
+        host: HostId,
+        guard: &'a CommandGuard,
+        context: &'a Context,
+    ) -> Listener<'a> {
+        Listener {
+            started: Instant::now(),
+            liveness: Liveness::new(Time::ZERO, context.patience),
+            signs,
+            nonce: 0,
+            host,
+            carried: 0,
+            traffic: &context.assignments.traffic,
+            guard,
+            decoder: Decoder::new(FRAME_MAX),
+        }
+    }
+
+    /// Listens until the host has ended, has said what it must not, or is gone. Gives why.
+    async fn listen(&mut self, mut reader: ReadHalf) -> Reason {
+        let mut buffer = [0; 1024];
+        loop {
+            let due = self.liveness.poll_timeout();
+            let due = due.and_then(|due| self.started.checked_add(due.since_start()));
+            let heard = tokio::select! {
+                biased;
+                read = reader.read(&mut buffer) => Some(read),
+                () = sleep_until(due) => None,
+            };
+            let now = Time::from_start(self.started.elapsed());
+            let events = match heard {
+                Some(Ok(0) | Err(_)) => return Reason::PeerClosed,
+                Some(Ok(_)) => self.liveness.handle_heard_late(now),
+                // Whatever comes from it on a session is a sign of life too.
+                None if self.carries() => self.liveness.handle_heard_late(now),
+                None => self.liveness.handle_timeout(now),
+            };
+            if let Err(reason) = events.into_iter().try_for_each(|event| self.perform(event)) {
+                return reason;
+            }
+            let read = heard.and_then(Result::ok).and_then(|count| buffer.get(..count));
+            if let Err(reason) = self.take_in(read.unwrap_or_default()) {
+                return reason;
+            }
+        }
+    }
+
+    /// Whether its sessions have carried bytes of its since this was last asked.
+    fn carries(&mut self) -> bool {
+        let carried = self.traffic.from(self.host);
+        let before = std::mem::replace(&mut self.carried, carried);
+        carried > before
+    }
+
+    fn perform(&mut self, event: Event) -> Result<(), Reason> {
+        match event {
+            Event::Ping => {
+                self.nonce += 1;
+                self.sign(Message::Ping { nonce: self.nonce });
+            }
+            Event::Suspect => self.guard.set_suspect(true),
+            Event::Well => self.guard.set_suspect(false),
+            Event::Gone => {
+                self.guard.gone();
+                return Err(Reason::HostLost);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), Reason> {
+        while let Some(payload) = self.decoder.next(&mut bytes).map_err(|_| Reason::Malformed)? {
+            match Message::decode(&payload).map_err(|_| Reason::Malformed)? {
+                Message::Ping { nonce } => self.sign(Message::Pong { nonce }),
+                // That it came is what counts.
+                Message::Pong { .. } | Message::Unknown { .. } => {}
+                Message::Leaving { reason, .. } => {
+                    debug!(reason, "host is leaving");
+                    self.guard.leaving();
+                }
+                Message::Open { .. }
+                | Message::Drop { .. }
+                | Message::SessionEnded { .. }
+                | Message::PoolWanted { .. } => return Err(Reason::Malformed),
+            }
+        }
+        Ok(())
+    }
+
+    /// A sign that does not fit is none too many: the host does not read those before it.
+    fn sign(&self, sign: Message) {
+        drop(self.signs.try_send(sign));
+    }
+}
