@@ -165,6 +165,7 @@ impl Session {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
+    #[cfg(feature = "exec")]
     /// Whether it is this host's to serve, as far as that is known: an offer may have gone to another while this host stood still.
     pub(crate) fn may_be_served(&self) -> bool {
         let is_unbroken = |offer: &Offer| self.life.shared.contact.is_unbroken(offer.since);
