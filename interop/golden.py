@@ -156,6 +156,11 @@ FRAMES = (
         hello(role=1, token=TOKEN, service=["default", "ssh"]),
     ),
     (
+        "hello-v2-command-weighed",
+        "A hello of version 2 of a host that comes again, weighs three times as much as others and takes 50 sessions at once.",
+        hello(role=1, channel_key=CHANNEL_KEY, service=["ssh"], weight=300, sessions_max=50),
+    ),
+    (
         "hello-v2-data",
         "A hello of version 2 that opens a data channel for the service ssh.",
         hello(role=2, channel_key=CHANNEL_KEY, service=["ssh"]),
@@ -215,6 +220,16 @@ FRAMES = (
         "pool-wanted",
         "The relay wants four idle channels of the service ssh.",
         command("POOL_WANTED", pool_wanted_properties=dict(service="ssh", idle=4)),
+    ),
+    (
+        "pool-bounds",
+        "A host keeps two to 300 idle channels of the service ssh.",
+        command("POOL_BOUNDS", pool_bounds_properties=dict(service="ssh", idle_min=2, idle_max=300)),
+    ),
+    (
+        "pool-bounds-none",
+        "A host takes no sessions of the service ssh for now.",
+        command("POOL_BOUNDS", pool_bounds_properties=dict(service="ssh", idle_min=0, idle_max=0)),
     ),
     ("start", "A session of the service ssh begins, for a client at 192.0.2.7.", start()),
     ("start-ipv6", "A session begins, for a client over IPv6.", start("default", "[2001:db8::1]:50000")),

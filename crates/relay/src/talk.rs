@@ -192,6 +192,7 @@ impl Listener<'_> {
                 | Message::Drop { .. }
                 | Message::SessionEnded { .. }
                 | Message::PoolWanted { .. } => return Err(Reason::Malformed),
+                Message::PoolBounds { .. } => {}
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use relayserver_transport::ClientTls;
 use relayserver_transport::Join;
 use relayserver_transport::options::prepare_waiting;
 use relayserver_transport::{HostPort, Stream, dial_from};
-use relayserver_wire::hello::{Answer, Hello, HelloV2, Role};
+use relayserver_wire::hello::{Answer, Capacity, Hello, HelloV2, Role};
 use relayserver_wire::secret::ChannelKey;
 #[cfg(feature = "tls")]
 use relayserver_wire::secret::Token;
@@ -122,7 +122,8 @@ impl Link {
             Relay::Joined { join, .. } => Some(Token::new(join.token().expose())),
         };
         let (services, last_key) = (self.services.clone(), self.told().last_key);
-        self.hello(Role::Command { token, services, last_key })
+        let capacity = Capacity::default();
+        self.hello(Role::Command { token, services, last_key, capacity })
     }
 
     /// What asks for a data channel of the service at `index`: of version 1, where the relay is an original.

@@ -7,10 +7,10 @@ use crate::proto::command::MessageType;
 use crate::proto::{
     self, ClientConnectionDropProperties as DropProperties,
     ClientConnectionOpenProperties as OpenProperties, LeavingProperties, PingProperties,
-    PoolWantedProperties, SessionEndedProperties,
+    PoolBoundsProperties, PoolWantedProperties, SessionEndedProperties,
 };
 use crate::text::{service_name, word};
-use crate::{MessageError, VERSION, check_version, missing, parse};
+use crate::{MessageError, VERSION, check_version, malformed, missing, parse};
 
 /// One message of a command channel. Those from [`Announcement::Ping`] on go only to a peer that said version 2.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +61,18 @@ pub enum Announcement {
         /// How many, those that are idle already among them.
         idle: u32,
     },
+    /// The host's word between what bounds it keeps idle channels of a service, from now on.
+    PoolBounds {
+        /// The service.
+        service: String,
+        /// At least so many. It does not exceed the other.
+        idle_min: u32,
+        /// At most so many; with 0 it takes no sessions of the service for now.
+        idle_max: u32,
+    },
     /// Something that we have no word for. It is ignored.
     Unknown {
-        /// Its number: neither 0 (open), 1 (drop), nor 16 to 20.
+        /// Its number: neither 0 (open), 1 (drop), nor 16 to 21.
         message_type: i32,
     },
 }
@@ -101,6 +110,11 @@ impl Announcement {
                 let (service, idle) = (service.clone(), *idle);
                 command.pool_wanted_properties = Some(PoolWantedProperties { service, idle });
             }
+            &Announcement::PoolBounds { ref service, idle_min, idle_max } => {
+                let service = service.clone();
+                command.pool_bounds_properties =
+                    Some(PoolBoundsProperties { service, idle_min, idle_max });
+            }
             Announcement::Unknown { .. } => {}
         }
         frame::encode(&command)
@@ -114,8 +128,8 @@ impl Announcement {
     /// [`MessageError::UnsupportedVersion`] if the version is missing (it reads as 0) or not [`VERSION`];
     /// [`MessageError::MissingField`] if the properties that belong to the type are missing, or a session's id, a reason
     /// or a service is missing in them or empty;
-    /// [`MessageError::Malformed`] if the payload is no such message, a session's id has not 16 bytes, or a text is not what
-    /// it must be.
+    /// [`MessageError::Malformed`] if the payload is no such message, a session's id has not 16 bytes, a text is not what
+    /// it must be, or a lower bound exceeds its upper one.
     pub fn decode(payload: &[u8]) -> Result<Announcement, MessageError> {
         let command: proto::Command = parse(COMMAND, payload)?;
         check_version(command.version)?;
@@ -150,6 +164,9 @@ impl Announcement {
             MessageType::PoolWanted => {
                 pool_wanted(present("pool_wanted_properties", command.pool_wanted_properties)?)
             }
+            MessageType::PoolBounds => {
+                pool_bounds(present("pool_bounds_properties", command.pool_bounds_properties)?)
+            }
         }
     }
 
@@ -162,6 +179,7 @@ impl Announcement {
             Announcement::SessionEnded { .. } => MessageType::SessionEnded.into(),
             Announcement::Leaving { .. } => MessageType::Leaving.into(),
             Announcement::PoolWanted { .. } => MessageType::PoolWanted.into(),
+            Announcement::PoolBounds { .. } => MessageType::PoolBounds.into(),
             Announcement::Unknown { message_type } => *message_type,
         }
     }
@@ -195,6 +213,16 @@ fn pool_wanted(properties: PoolWantedProperties) -> Result<Announcement, Message
         service: service_name(COMMAND, "service", properties.service)?,
         idle: properties.idle,
     })
+}
+
+fn pool_bounds(properties: PoolBoundsProperties) -> Result<Announcement, MessageError> {
+    let PoolBoundsProperties { service, idle_min, idle_max } = properties;
+    if idle_min > idle_max {
+        let detail = format!("idle_min {idle_min} exceeds idle_max {idle_max}");
+        return Err(malformed(COMMAND, detail));
+    }
+    let service = service_name(COMMAND, "service", service)?;
+    Ok(Announcement::PoolBounds { service, idle_min, idle_max })
 }
 
 fn present<P>(field: &'static str, properties: Option<P>) -> Result<P, MessageError> {
@@ -254,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_told_from_what_is_known() {
-        for message_type in [-1, 2, 15, 21, i32::MAX] {
+        for message_type in [-1, 2, 15, 22, i32::MAX] {
             let unknown = Announcement::Unknown { message_type };
             assert_eq!(Announcement::decode(&unknown.encode()[4..]), Ok(unknown));
         }
@@ -285,6 +313,14 @@ mod tests {
             }),
             ..command(20)
         };
+        let bounds = |idle_min, idle_max| proto::Command {
+            pool_bounds_properties: Some(PoolBoundsProperties {
+                service: "a".to_owned(),
+                idle_min,
+                idle_max,
+            }),
+            ..command(21)
+        };
         let no_word = "malformed command: reason \"a-b\", expected a-z, 0-9 and _";
         let no_name = "malformed command: service \"a_b\", expected a-z, 0-9, and - in between";
         for (command, refused) in [
@@ -296,6 +332,7 @@ mod tests {
             (leaving("a-b"), no_word),
             (wanted(""), "command without service"),
             (wanted("a_b"), no_name),
+            (bounds(2, 1), "malformed command: idle_min 2 exceeds idle_max 1"),
         ] {
             let error = Announcement::decode(&frame::encode(&command)[4..]).unwrap_err();
             assert_eq!(error.to_string(), refused);

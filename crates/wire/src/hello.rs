@@ -46,6 +46,8 @@ pub enum Role {
         services: Vec<String>,
         /// The key of its last command channel, where it had one: that it is the same process, which no other can say.
         last_key: Option<ChannelKey>,
+        /// How much it takes.
+        capacity: Capacity,
     },
     /// A data channel, for one session of one service.
     Data {
@@ -65,6 +67,27 @@ pub enum Role {
     ),
 }
 
+/// How much a host takes, beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Its share of the sessions: a host of twice the weight gets twice as many. 1 to [`WEIGHT_MAX`].
+    pub weight: u32,
+    /// How many sessions it takes at once, of all its services together.
+    pub sessions_max: Option<u32>,
+}
+
+/// What a host weighs that says nothing of it.
+pub const WEIGHT_DEFAULT: u32 = 100;
+
+/// The most that a host may weigh.
+pub const WEIGHT_MAX: u32 = 10_000;
+
+impl Default for Capacity {
+    fn default() -> Capacity {
+        Capacity { weight: WEIGHT_DEFAULT, sessions_max: None }
+    }
+}
+
 impl Hello {
     /// The whole frame, header included. Of [`Role::Client`], [`Role::Relay`] and [`Role::Unknown`] only the number is
     /// encoded.
@@ -80,7 +103,8 @@ impl Hello {
     /// [`VERSION`](crate::VERSION);
     /// [`MessageError::MissingField`] if the host's id, or what the role takes, is missing or empty;
     /// [`MessageError::Malformed`] if the payload is no such message, an id or a key has not 16 bytes, a token is longer
-    /// than [`TOKEN_LEN_MAX`](crate::secret::TOKEN_LEN_MAX), or a service is not named as services are.
+    /// than [`TOKEN_LEN_MAX`](crate::secret::TOKEN_LEN_MAX), a weight exceeds [`WEIGHT_MAX`], or a service is not named as
+    /// services are.
     pub fn decode(payload: &[u8]) -> Result<Hello, MessageError> {
         let proto::Hello { version, v2 } = parse(HELLO, payload)?;
         check_version(version)?;
@@ -98,7 +122,9 @@ impl HelloV2 {
             ..proto::HelloV2::default()
         };
         match &self.role {
-            Role::Command { token, services, last_key } => {
+            Role::Command { token, services, last_key, capacity } => {
+                hello.weight = (capacity.weight != WEIGHT_DEFAULT).then_some(capacity.weight);
+                hello.sessions_max = capacity.sessions_max;
                 hello.channel_key = last_key.as_ref().map(|key| key.expose().to_vec());
                 hello.token = token.as_ref().map(|token| token.expose().to_owned());
                 hello.service.clone_from(services);
@@ -145,7 +171,8 @@ impl Role {
                 }
                 let last_key = hello.channel_key.map(|key| sixteen(HELLO, "channel_key", &key));
                 let last_key = last_key.transpose()?.map(ChannelKey::new);
-                Ok(Role::Command { token, services: services(hello.service)?, last_key })
+                let capacity = capacity(hello.weight, hello.sessions_max)?;
+                Ok(Role::Command { token, services: services(hello.service)?, last_key, capacity })
             }
             Role::DATA => {
                 let channel_key = hello.channel_key.unwrap_or_default();
@@ -160,6 +187,16 @@ impl Role {
 }
 
 const HELLO: &str = "hello";
+
+fn capacity(weight: Option<u32>, sessions_max: Option<u32>) -> Result<Capacity, MessageError> {
+    let weight = weight.unwrap_or(WEIGHT_DEFAULT);
+    if weight > WEIGHT_MAX {
+        return Err(malformed(HELLO, format!("weight {weight} exceeds {WEIGHT_MAX}")));
+    }
+    // Who takes none would not have come: 0 is a number that was left out.
+    let sessions_max = sessions_max.filter(|max| *max > 0);
+    Ok(Capacity { weight: weight.max(1), sessions_max })
+}
 
 fn services(names: Vec<String>) -> Result<Vec<String>, MessageError> {
     match names.len() {
@@ -224,10 +261,30 @@ mod tests {
                 token: token.map(|len| "s".repeat(len)),
                 channel_key,
                 service: services.into_iter().map(str::to_owned).collect(),
-                feature: vec![],
+                ..proto::HelloV2::default()
             };
             assert_eq!(decode(hello).unwrap_err().to_string(), refused);
         }
+    }
+
+    #[test]
+    fn what_a_host_takes_is_within_bounds() {
+        let capacity = |weight, sessions_max| {
+            let service = vec!["a".to_owned()];
+            let (role, host_id) = (Role::COMMAND, vec![7; 16]);
+            let default = proto::HelloV2::default();
+            let hello = proto::HelloV2 { role, host_id, service, weight, sessions_max, ..default };
+            decode(hello).map(|hello| match hello.role {
+                Role::Command { capacity, .. } => capacity,
+                role => panic!("{role:?}"),
+            })
+        };
+        assert_eq!(capacity(None, None), Ok(Capacity { weight: 100, sessions_max: None }));
+        assert_eq!(capacity(Some(0), Some(0)), Ok(Capacity { weight: 1, sessions_max: None }));
+        let most = Capacity { weight: 10_000, sessions_max: Some(u32::MAX) };
+        assert_eq!(capacity(Some(10_000), Some(u32::MAX)), Ok(most));
+        let refused = capacity(Some(10_001), None).unwrap_err().to_string();
+        assert_eq!(refused, "malformed hello: weight 10001 exceeds 10000");
     }
 
     const KEY_OF_15_BYTES: &str = "malformed hello: channel_key of 15 bytes, expected 16";
@@ -263,6 +320,8 @@ mod tests {
                 channel_key: Some(vec![7]),
                 service: vec![String::new(), "A".to_owned()],
                 feature: vec![u32::MAX],
+                weight: Some(u32::MAX),
+                sessions_max: Some(0),
             };
             let expected = HelloV2 { host_id: HostId([7; 16]), role, features: vec![u32::MAX] };
             assert_eq!(decode(hello), Ok(expected));
@@ -275,9 +334,8 @@ mod tests {
             role: 1,
             host_id: vec![7; 16],
             token: None,
-            channel_key: None,
             service: vec!["a".to_owned()],
-            feature: vec![],
+            ..proto::HelloV2::default()
         };
         let data = proto::HelloV2 {
             role: 2,
@@ -295,8 +353,9 @@ mod tests {
         let token = Token::new("rls_id.secret".to_owned());
         let services = vec!["ssh".to_owned()];
         let key = ChannelKey::new(*b"a key to be seen");
+        let capacity = Capacity::default();
         for role in [
-            Role::Command { token: Some(token), services, last_key: Some(key) },
+            Role::Command { token: Some(token), services, last_key: Some(key), capacity },
             Role::Data { channel_key: key, service: "ssh".to_owned() },
         ] {
             let v2 = Some(HelloV2 { host_id: HostId([7; 16]), role, features: vec![] });

@@ -9,7 +9,7 @@ use std::path::Path;
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::Decoder;
 use relayserver_wire::hello::{
-    Answer, AnswerV2, Hello, HelloV2, Refusal, Role, ServedService, Welcome,
+    Answer, AnswerV2, Capacity, Hello, HelloV2, Refusal, Role, ServedService, Welcome,
 };
 use relayserver_wire::secret::{ChannelKey, Token};
 use relayserver_wire::start::{Start, Verdict};
@@ -34,12 +34,20 @@ fn hellos_are_the_golden_bytes() {
         token: Some(Token::new(TOKEN.to_owned())),
         services: vec!["default".to_owned(), "ssh".to_owned()],
         last_key: None,
+        capacity: Capacity::default(),
+    };
+    let weighed = Role::Command {
+        token: None,
+        services: vec!["ssh".to_owned()],
+        last_key: Some(ChannelKey::new(CHANNEL_KEY)),
+        capacity: Capacity { weight: 300, sessions_max: Some(50) },
     };
     let channel_key = ChannelKey::new(CHANNEL_KEY);
     let data = Role::Data { channel_key, service: "ssh".to_owned() };
     for (name, v2) in [
         ("hello", None),
         ("hello-v2-command", of(command)),
+        ("hello-v2-command-weighed", of(weighed)),
         ("hello-v2-data", of(data)),
         ("hello-v2-unknown-role", of(Role::Unknown(5))),
     ] {
@@ -97,6 +105,10 @@ fn announcements_are_the_golden_bytes() {
     for word in ["drop", "command", "ping", "pong", "session", "leaving", "pool"] {
         golden.add(word);
     }
+    let bounds = |service: &str, idle_min, idle_max| {
+        let service = service.to_owned();
+        Announcement::PoolBounds { service, idle_min, idle_max }
+    };
     let session_ended = Announcement::SessionEnded {
         session_id: SESSION_ID,
         reason: "finished".to_owned(),
@@ -118,6 +130,8 @@ fn announcements_are_the_golden_bytes() {
         ("leaving", leaving(Some(1000))),
         ("leaving-host", leaving(None)),
         ("pool-wanted", Announcement::PoolWanted { service: "ssh".to_owned(), idle: 4 }),
+        ("pool-bounds", bounds("ssh", 2, 300)),
+        ("pool-bounds-none", bounds("ssh", 0, 0)),
     ] {
         let frame = golden.take(name);
         assert_eq!(announcement.encode(), frame, "{name}");

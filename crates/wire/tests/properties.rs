@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::{self, Decoder};
 use relayserver_wire::hello::{
-    Answer, AnswerV2, Hello, HelloV2, Refusal, Role, ServedService, Welcome,
+    Answer, AnswerV2, Capacity, Hello, HelloV2, Refusal, Role, ServedService, WEIGHT_MAX, Welcome,
 };
 use relayserver_wire::secret::{ChannelKey, Token};
 use relayserver_wire::start::{Start, Verdict};
@@ -132,8 +132,12 @@ proptest! {
         service in "[a-c-]{0,3}",
     ) {
         let token_of_hello = Some(Token::new(token.clone()));
-        let role =
-            Role::Command { token: token_of_hello, services: vec![service], last_key: None };
+        let role = Role::Command {
+            token: token_of_hello,
+            services: vec![service],
+            last_key: None,
+            capacity: Capacity::default(),
+        };
         let v2 = Some(HelloV2 { host_id: HostId([7; 16]), role, features: vec![] });
         let hello = Hello { version: 1, v2 };
         let shown = format!("{hello:?} {hello:#?}");
@@ -201,12 +205,15 @@ fn roles() -> impl Strategy<Value = Role> {
         (
             token,
             vec(service_names(), 1..=64),
-            any::<Option<[u8; 16]>>().prop_map(|key| key.map(ChannelKey::new))
+            any::<Option<[u8; 16]>>().prop_map(|key| key.map(ChannelKey::new)),
+            (1..=WEIGHT_MAX, option::of(1_u32..))
+                .prop_map(|(weight, sessions_max)| Capacity { weight, sessions_max })
         )
-            .prop_map(|(token, services, last_key)| Role::Command {
+            .prop_map(|(token, services, last_key, capacity)| Role::Command {
                 token,
                 services,
-                last_key
+                last_key,
+                capacity
             }),
         (any::<[u8; 16]>(), service_names()).prop_map(|(key, service)| {
             let channel_key = ChannelKey::new(key);
@@ -273,8 +280,11 @@ fn announcements() -> impl Strategy<Value = Announcement> {
         }),
         (service_names(), any::<u32>())
             .prop_map(|(service, idle)| Announcement::PoolWanted { service, idle }),
+        (service_names(), any::<[u32; 2]>()).prop_map(|(service, [a, b])| {
+            Announcement::PoolBounds { service, idle_min: a.min(b), idle_max: a.max(b) }
+        }),
         any::<i32>()
-            .prop_filter("known", |message_type| !matches!(message_type, 0 | 1 | 16..=20))
+            .prop_filter("known", |message_type| !matches!(message_type, 0 | 1 | 16..=21))
             .prop_map(|message_type| Announcement::Unknown { message_type }),
     ]
 }
@@ -338,7 +348,7 @@ fn survives<M: Debug + PartialEq>(
 
 /// Fields with numbers that no message has, of each wire type.
 fn unknown_fields() -> impl Strategy<Value = Vec<u8>> {
-    let field = (7..16_u8).prop_flat_map(|number| {
+    let field = (9..16_u8).prop_flat_map(|number| {
         let key = move |wire_type: u8| vec![number << 3 | wire_type];
         prop_oneof![
             (0..128_u8).prop_map(move |varint| [key(0), vec![varint]].concat()),

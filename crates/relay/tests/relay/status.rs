@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use relayserver_relay::{Counts, Reason, ReasonCounts, STATUS_SOCKET};
 use relayserver_wire::HostId;
-use relayserver_wire::hello::{HelloV2, Role};
+use relayserver_wire::hello::{Capacity, HelloV2, Role};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -99,7 +99,12 @@ async fn the_socket_tells_what_is_there_and_what_has_been() {
     relay.until_sessions(1).await;
     let process = HelloV2 {
         host_id: HostId([0xab; 16]),
-        role: Role::Command { token: None, services: vec!["default".to_owned()], last_key: None },
+        role: Role::Command {
+            token: None,
+            services: vec!["default".to_owned()],
+            last_key: None,
+            capacity: Capacity::default(),
+        },
         features: Vec::new(),
     };
     let mut member = connect_from([127, 0, 0, 2].into(), relay.hosts).await;

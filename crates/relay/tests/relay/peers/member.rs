@@ -8,7 +8,7 @@ use relayserver_wire::FRAME_MAX;
 use relayserver_wire::HostId;
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::Decoder;
-use relayserver_wire::hello::{Answer, AnswerV2, Hello, HelloV2, Refusal, Role, Welcome};
+use relayserver_wire::hello::{Answer, AnswerV2, Capacity, Hello, HelloV2, Refusal, Role, Welcome};
 use relayserver_wire::secret::{self, ChannelKey};
 use relayserver_wire::start::{Start, Verdict};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -44,7 +44,10 @@ impl Knock {
         let services = services.iter().map(|it| (*it).to_owned()).collect();
         let mut host = [0; 16];
         fastrand::fill(&mut host);
-        Knock { host: HostId(host), role: Role::Command { token, services, last_key: None } }
+        Knock {
+            host: HostId(host),
+            role: Role::Command { token, services, last_key: None, capacity: Capacity::default() },
+        }
     }
 
     /// The same process again.
