@@ -71,15 +71,25 @@ fn tables(status: &Value) -> String {
     let uptime = humantime::format_duration(uptime);
     let mut text = format!("relayserver {version}, up for {uptime}{leaving}\n");
     let services = rows(&status["services"], |it| {
-        let names = ["name", "idle", "waiting", "sessions", "sessions_max"];
+        let names = ["name", "idle", "wanted", "waiting", "sessions", "sessions_max"];
         names.iter().map(|name| cell(&it[*name])).collect()
     });
-    text += &table(&["SERVICE", "IDLE", "WAITING", "SESSIONS", "MAX"], services);
+    text += &table(&["SERVICE", "IDLE", "WANTED", "WAITING", "SESSIONS", "MAX"], services);
     let hosts = rows(&status["hosts"], |it| {
-        let idle = it["idle"].as_object().map(pairs).unwrap_or_default();
-        [cell(&it["id"]), cell(&it["token"]), dash(idle), cell(&it["sessions"]), state(it)].into()
+        let counts = |field: &str| dash(it[field].as_object().map(pairs).unwrap_or_default());
+        vec![
+            cell(&it["id"]),
+            cell(&it["token"]),
+            counts("idle"),
+            counts("wanted"),
+            cell(&it["sessions"]),
+            round_trip(it),
+            state(it),
+            last_refusal(it),
+        ]
     });
-    text += &table(&["HOST", "TOKEN", "IDLE", "SESSIONS", "STATE"], hosts);
+    let title = ["HOST", "TOKEN", "IDLE", "WANTED", "SESSIONS", "RTT", "STATE", "LAST REFUSAL"];
+    text += &table(&title, hosts);
     for (field, title) in [
         ("ended", "SESSIONS ENDED"),
         ("refused_clients", "CLIENTS REFUSED"),
@@ -94,13 +104,37 @@ fn tables(status: &Value) -> String {
 
 fn state(host: &Value) -> String {
     let is = |field: &str| host[field] == true;
-    let state = match (is("has_command"), is("suspect"), is("leaving")) {
-        (false, _, _) => "away",
-        (true, true, _) => "suspect",
-        (true, false, true) => "leaving",
-        (true, false, false) => "up",
+    // Of version 1, what has no command channel of its own is told on those of others.
+    let is_away = !is("has_command") && host["version"] != 1;
+    let state = match (is_away, is("suspect"), is("leaving")) {
+        (true, _, _) => "away",
+        (false, true, _) => {
+            let since = host["suspect_for_ms"].as_u64().map(Duration::from_millis);
+            return format!("suspect for {}", seconds(since.unwrap_or_default()));
+        }
+        (false, false, true) => "leaving",
+        (false, false, false) => "up",
     };
     state.to_owned()
+}
+
+fn round_trip(host: &Value) -> String {
+    let rtt = host["rtt_us"].as_u64().map(|micros| micros as f64 / 1000.0);
+    rtt.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.1} ms"))
+}
+
+fn last_refusal(host: &Value) -> String {
+    let refusal = &host["last_refusal"];
+    match (refusal["reason"].as_str(), refusal["ago_ms"].as_u64()) {
+        (Some(reason), Some(ago)) => {
+            format!("{reason}, {} ago", seconds(Duration::from_millis(ago)))
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+fn seconds(time: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(time.as_secs()))
 }
 
 fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
@@ -157,17 +191,21 @@ mod tests {
 
     #[test]
     fn what_the_relay_says_stands_in_tables() {
-        let host = |id: &str, has_command, suspect, leaving| {
+        let host = |id: &str, has_command, suspect: bool, leaving: bool| {
             json!({
                 "id": id, "version": 2, "token": "home", "services": ["ssh"], "idle": {"ssh": 3, "web": 12},
-                "sessions": 1, "has_command": has_command, "suspect": suspect, "leaving": leaving,
+                "wanted": {"ssh": 4}, "sessions": 1, "has_command": has_command, "suspect": suspect,
+                "suspect_for_ms": suspect.then_some(7_900), "leaving": leaving, "rtt_us": 25_160,
+                "last_refusal": leaving.then(|| json!({"reason": "rejected", "ago_ms": 62_000})),
             })
         };
-        let v1 = json!({"id": "192.0.2.7", "token": null, "idle": {}, "sessions": 0, "has_command": true});
+        let v1 = json!({
+            "id": "192.0.2.7", "version": 1, "token": null, "idle": {}, "sessions": 0, "has_command": false,
+        });
         let status = json!({
             "format": 1,
             "relay": {"version": "0.1.0", "uptime_ms": 3_605_900, "draining": true},
-            "services": [{"name": "ssh", "idle": 3, "waiting": 0, "sessions": 1, "sessions_max": null}],
+            "services": [{"name": "ssh", "idle": 3, "wanted": 4, "waiting": 0, "sessions": 1, "sessions_max": null}],
             "hosts": [v1, host("ab", true, false, false), host("cd", false, false, false),
                 host("ef", true, true, false), host("01", true, false, true)],
             "ended": {"finished": 7},
@@ -179,15 +217,15 @@ mod tests {
             "\
 relayserver 0.1.0, up for 1h 5s, leaving
 
-SERVICE  IDLE  WAITING  SESSIONS  MAX
-ssh      3     0        1         -
+SERVICE  IDLE  WANTED  WAITING  SESSIONS  MAX
+ssh      3     4       0        1         -
 
-HOST       TOKEN  IDLE          SESSIONS  STATE
-192.0.2.7  -      -             0         up
-ab         home   ssh:3 web:12  1         up
-cd         home   ssh:3 web:12  1         away
-ef         home   ssh:3 web:12  1         suspect
-01         home   ssh:3 web:12  1         leaving
+HOST       TOKEN  IDLE          WANTED  SESSIONS  RTT      STATE           LAST REFUSAL
+192.0.2.7  -      -             -       0         -        up              -
+ab         home   ssh:3 web:12  ssh:4   1         25.2 ms  up              -
+cd         home   ssh:3 web:12  ssh:4   1         25.2 ms  away            -
+ef         home   ssh:3 web:12  ssh:4   1         25.2 ms  suspect for 7s  -
+01         home   ssh:3 web:12  ssh:4   1         25.2 ms  leaving         rejected, 1m 2s ago
 
 SESSIONS ENDED  COUNT
 finished        7

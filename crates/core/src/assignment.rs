@@ -3,8 +3,8 @@
 //!
 //! The rules (`docs/wire.md`):
 //! - Who may serve what is the [roster](roster)'s to say.
-//! - Clients are served in the order of their arrival; each gets a channel of the host with the fewest sessions, and of
-//!   that host's channels the one that has waited longest.
+//! - Clients are served in the order of their arrival; each gets a channel of the host with the fewest sessions for its weight,
+//!   and of that host's channels the one that has waited longest. A host that has just failed to serve a client is the last choice.
 //! - A host of version 2 is offered a session. Until it accepts, the session can be taken back, and is offered to another
 //!   host, never to the same one twice; it keeps its place in the order of arrival. After that, never.
 //! - An announcement to hosts of version 1 goes to the command channels of the channel's address, or, where that has none, to
@@ -25,13 +25,16 @@ use crate::reason::Reason;
 use crate::session::{Phase, Session, State};
 use crate::time::Time;
 use crate::vocabulary::{Announcement, Handles, Input, Occupancy, Output};
+use pools::Demands;
 use roster::Roster;
 
 mod clients;
 mod grants;
 mod hosts;
 mod invariants;
+mod member;
 mod offers;
+mod pools;
 mod roster;
 pub(crate) mod snapshot;
 
@@ -45,6 +48,7 @@ pub struct Book<H: Handles> {
     channels: HashMap<ChannelId, Channel>,
     services: BTreeMap<ServiceName, Service<H>>,
     sessions: HashMap<SessionId, Session<H>>,
+    demands: Demands,
     /// Until when those wait that have no channel.
     deadlines: BTreeSet<(Time, SessionId)>,
     outputs: VecDeque<Output<H>>,
@@ -88,6 +92,7 @@ impl<H: Handles> Book<H> {
             channels: HashMap::new(),
             services: BTreeMap::new(),
             sessions: HashMap::new(),
+            demands: Demands::default(),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
@@ -99,11 +104,15 @@ impl<H: Handles> Book<H> {
             Input::CommandUp { command, host, membership, handle } => {
                 self.command_up(now, command, host, membership, handle);
             }
-            Input::CommandDown { command } => self.command_down(command),
-            Input::CommandSuspect { command } => self.command_suspect(command),
+            Input::CommandDown { command } => self.command_down(now, command),
+            Input::CommandSuspect { command } => self.command_suspect(now, command),
             Input::CommandWell { command } => self.command_well(now, command),
-            Input::CommandGone { command } => self.command_gone(command),
-            Input::CommandLeaving { command } => self.command_leaving(command),
+            Input::CommandGone { command } => self.command_gone(now, command),
+            Input::PoolBounds { command, service, min, max } => {
+                self.pool_bounds(now, command, &service, min, max);
+            }
+            Input::RoundTrip { command, round_trip } => self.round_trip(command, round_trip),
+            Input::CommandLeaving { command } => self.command_leaving(now, command),
             Input::GrantChanged { grant, terms } => self.grant_changed(now, grant, terms),
             Input::ReserveChannel { host, service, key } => {
                 let output = match self.reserve(now, host, service, key) {
@@ -139,7 +148,8 @@ impl<H: Handles> Book<H> {
     /// When [`Input::TimePassed`] is due next.
     pub fn poll_timeout(&self) -> Option<Time> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        deadline.into_iter().chain(self.roster.next_expiry()).min()
+        let of_hosts = self.roster.next_expiry().into_iter().chain(self.roster.next_recovery());
+        deadline.into_iter().chain(of_hosts).chain(self.demands.poll_timeout()).min()
     }
 
     /// How much of everything there is now.
@@ -182,8 +192,10 @@ impl<H: Handles> Book<H> {
 
     /// Announces to a host of version 1.
     fn announce(&mut self, host: HostId, announcement: Announcement) {
-        let audience = self.roster.audience(host).into_iter();
-        let outputs = audience.map(|(command, to)| Output::Announce { command, to, announcement });
+        let outputs = self.roster.audience(host).into_iter().map(|(command, to)| {
+            let announcement = announcement.clone();
+            Output::Announce { command, to, announcement }
+        });
         self.outputs.extend(outputs);
     }
 
@@ -194,10 +206,10 @@ impl<H: Handles> Book<H> {
         }
     }
 
-    /// A session came to `host`, or went from it.
-    fn recount(&mut self, host: HostId) {
-        let sessions = self.roster.sessions_of(host);
-        self.services.values_mut().for_each(|service| service.pool.set_sessions(host, sessions));
+    /// A session came to `host`, or went from it, or it has failed one.
+    fn reweigh(&mut self, host: HostId) {
+        let load = self.roster.load_of(host);
+        self.services.values_mut().for_each(|service| service.pool.set_load(host, load));
     }
 
     /// Whether a session waits for a channel.

@@ -6,6 +6,7 @@
 
 mod admission;
 mod assignment;
+mod demand;
 mod grant;
 mod ids;
 pub mod keeper;
@@ -30,5 +31,5 @@ pub use reason::Reason;
 pub use session::Phase;
 pub use time::Time;
 pub use vocabulary::{
-    Announcement, Assignment, End, Handles, Input, Membership, Occupancy, Output,
+    Announcement, Assignment, Capacity, End, Handles, Input, Membership, Occupancy, Output,
 };

@@ -94,5 +94,9 @@ impl Default for ServiceLimits {
 /// long is not there.
 pub const ACCEPT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a host gets clients only where there is no other, after it has failed to serve one. Each of them costs a round trip to find
+/// out, and a server that was restarted is back in a few seconds.
+pub const FAILING_TIME: Duration = Duration::from_secs(5);
+
 /// How many hosts a client is offered to before it is refused. More than that do not fail one after the other by chance.
 pub const OFFERS_MAX: usize = 8;

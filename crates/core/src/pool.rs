@@ -1,5 +1,5 @@
-//! The relay's book of one service's idle channels, per host. The [`Book`](crate::Book) drives it and tells it how many
-//! sessions each host has; it never decides whether a client may be served, only which channel is next.
+//! The relay's book of one service's idle channels, per host. The [`Book`](crate::Book) drives it and tells it how loaded
+//! each host is; it never decides whether a client may be served, only which channel is next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,21 +17,30 @@ impl Turn {
     }
 }
 
+/// How much speaks against giving a host another session; the least loaded is first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Load {
+    /// It has failed to serve a session of late.
+    pub(crate) has_failed: bool,
+    /// Its sessions with one more, for what it weighs.
+    pub(crate) sessions: u64,
+}
+
 /// Idle channels, each with the handle by which the relay reaches it.
 pub(crate) struct Pool<T> {
     hosts: BTreeMap<HostId, HostPool<T>>,
-    /// The hosts that have an idle channel, best first: fewest sessions, then the longest-waiting channel.
+    /// The hosts that have an idle channel, best first: the least loaded, then the longest-waiting channel.
     ranking: BTreeSet<Rank>,
 }
 
 struct HostPool<T> {
-    sessions: usize,
+    load: Load,
     idle: BTreeMap<Turn, (ChannelId, T)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    sessions: usize,
+    load: Load,
     oldest: Turn,
     host: HostId,
 }
@@ -43,18 +52,18 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
-    /// Puts a channel of `host`, which has `sessions` sessions now, into the pool.
+    /// Puts a channel of `host`, which is so loaded now, into the pool.
     pub(crate) fn add(
         &mut self,
         host: HostId,
-        sessions: usize,
+        load: Load,
         turn: Turn,
         channel: ChannelId,
         handle: T,
     ) {
-        self.hosts.entry(host).or_insert_with(|| HostPool { sessions, idle: BTreeMap::new() });
+        self.hosts.entry(host).or_insert_with(|| HostPool { load, idle: BTreeMap::new() });
         self.change(host, |pool| {
-            pool.sessions = sessions;
+            pool.load = load;
             pool.idle.insert(turn, (channel, handle))
         });
     }
@@ -64,7 +73,7 @@ impl<T> Pool<T> {
         self.change(host, |pool| pool.idle.remove(&turn)).flatten().map(|(_, handle)| handle)
     }
 
-    /// Takes the channel that is next: of the host with the fewest sessions, among those that may have it, the one that has
+    /// Takes the channel that is next: of the least loaded host, among those that may have it, the one that has
     /// waited longest.
     pub(crate) fn take(
         &mut self,
@@ -75,9 +84,9 @@ impl<T> Pool<T> {
         Some((best.host, channel, handle))
     }
 
-    /// Tells how many sessions `host` has now.
-    pub(crate) fn set_sessions(&mut self, host: HostId, sessions: usize) {
-        self.change(host, |pool| pool.sessions = sessions);
+    /// Tells how loaded `host` is now.
+    pub(crate) fn set_load(&mut self, host: HostId, load: Load) {
+        self.change(host, |pool| pool.load = load);
     }
 
     /// The hosts that have an idle channel here.
@@ -132,7 +141,7 @@ impl<T> Pool<T> {
 impl<T> HostPool<T> {
     fn rank(&self, host: HostId) -> Option<Rank> {
         let (&oldest, _) = self.idle.first_key_value()?;
-        Some(Rank { sessions: self.sessions, oldest, host })
+        Some(Rank { load: self.load, oldest, host })
     }
 }
 
@@ -144,30 +153,44 @@ mod tests {
         HostId::from_address(std::net::Ipv4Addr::new(127, 0, 0, last).into())
     }
 
+    fn load(sessions: u64) -> Load {
+        Load { has_failed: false, sessions }
+    }
+
     fn channel(number: i32) -> ChannelId {
         ChannelId::new(number).unwrap()
     }
 
     #[test]
-    fn the_host_with_fewest_sessions_is_first_and_its_longest_waiting_channel() {
+    fn the_least_loaded_host_is_first_and_its_longest_waiting_channel() {
         let mut pool = Pool::default();
         let mut turn = Turn::default();
-        pool.add(host(1), 2, turn.next(), channel(1), ());
-        pool.add(host(2), 1, turn.next(), channel(2), ());
-        pool.add(host(2), 1, turn.next(), channel(3), ());
+        pool.add(host(1), load(2), turn.next(), channel(1), ());
+        pool.add(host(2), load(1), turn.next(), channel(2), ());
+        pool.add(host(2), load(1), turn.next(), channel(3), ());
         assert_eq!(pool.take(|_| true), Some((host(2), channel(2), ())));
-        pool.set_sessions(host(2), 3);
+        pool.set_load(host(2), load(3));
         assert_eq!(pool.take(|_| true), Some((host(1), channel(1), ())));
         assert_eq!(pool.take(|_| true), Some((host(2), channel(3), ())));
         assert_eq!(pool.take(|_| true), None);
     }
 
     #[test]
+    fn a_host_that_has_failed_is_last() {
+        let mut pool = Pool::default();
+        let mut turn = Turn::default();
+        pool.add(host(1), Load { has_failed: true, sessions: 0 }, turn.next(), channel(1), ());
+        pool.add(host(2), load(9), turn.next(), channel(2), ());
+        assert_eq!(pool.take(|_| true), Some((host(2), channel(2), ())));
+        assert_eq!(pool.take(|_| true), Some((host(1), channel(1), ())));
+    }
+
+    #[test]
     fn among_equals_the_channel_that_has_waited_longest_is_first() {
         let mut pool = Pool::default();
         let mut turn = Turn::default();
-        pool.add(host(2), 0, turn.next(), channel(7), ());
-        pool.add(host(1), 0, turn.next(), channel(8), ());
+        pool.add(host(2), load(0), turn.next(), channel(7), ());
+        pool.add(host(1), load(0), turn.next(), channel(8), ());
         assert_eq!(pool.take(|_| true), Some((host(2), channel(7), ())));
     }
 
@@ -175,8 +198,8 @@ mod tests {
     fn a_host_that_may_not_serve_is_passed_over() {
         let mut pool = Pool::default();
         let mut turn = Turn::default();
-        pool.add(host(1), 0, turn.next(), channel(1), ());
-        pool.add(host(2), 5, turn.next(), channel(2), ());
+        pool.add(host(1), load(0), turn.next(), channel(1), ());
+        pool.add(host(2), load(5), turn.next(), channel(2), ());
         assert_eq!(pool.take(|it| it != host(1)), Some((host(2), channel(2), ())));
         assert_eq!(pool.take(|it| it != host(1)), None);
         assert_eq!(pool.take_all_of(host(1)), [(channel(1), ())]);
@@ -188,8 +211,8 @@ mod tests {
         let mut pool = Pool::default();
         let mut turn = Turn::default();
         let lost = turn.next();
-        pool.add(host(1), 0, lost, channel(1), ());
-        pool.add(host(1), 0, turn.next(), channel(2), ());
+        pool.add(host(1), load(0), lost, channel(1), ());
+        pool.add(host(1), load(0), turn.next(), channel(2), ());
         assert_eq!(pool.remove(host(1), lost), Some(()));
         assert_eq!(pool.remove(host(1), lost), None);
         assert_eq!(pool.take(|_| true), Some((host(1), channel(2), ())));

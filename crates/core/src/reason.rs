@@ -121,9 +121,12 @@ reasons! {
     /// The host was not heard from for a while.
     HostSuspect = "host_suspect",
         "Look at the host's network, and whether its machine was asleep. It gets clients again once it is heard.";
-    /// The service has as many sessions as it may have.
+    /// The service has as many sessions as it may have, or each of its hosts.
     SessionLimit = "session_limit",
-        "Raise the service's `max_sessions`, or wait for sessions to end.";
+        "Raise `max_sessions` of the service, or of its hosts, or add hosts.";
+    /// The host takes no sessions of this service for now: its server does not answer, or it was told so.
+    Paused = "paused",
+        "See whether the server runs that the host forwards to: the host takes sessions again as soon as it does.";
     /// The host's token is not known to this relay: it was mistyped, or it is another relay's.
     TokenUnknown = "token_unknown",
         "Copy the join line anew, whole. If it was lost, make another with `relayserver token create`.";

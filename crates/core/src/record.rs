@@ -187,9 +187,11 @@ mod tests {
     #[test]
     fn every_input_reads_back_as_it_was_written() {
         let texts = [
-            "command_up 7 127.0.0.1 - - - -".to_owned(),
-            format!("command_up 7 {HOST} 3f - - default"),
-            format!("command_up 7 {HOST} 3f laptop 2a default,ssh"),
+            "command_up 7 127.0.0.1 - - - - - -".to_owned(),
+            format!("command_up 7 {HOST} 3f - - default 100 -"),
+            format!("command_up 7 {HOST} 3f laptop 2a default,ssh 250 50"),
+            "pool_bounds 7 ssh 2 300".to_owned(),
+            "round_trip 7 1500".to_owned(),
             "command_gone 7".to_owned(),
             "command_leaving 7".to_owned(),
             "command_suspect 7".to_owned(),
@@ -226,7 +228,7 @@ mod tests {
         let mut book = Book::<Plain>::new(limits, policy.clone(), first);
         let mut text = format!("{}\n", Header { limits, policy, first });
         let inputs = [
-            "command_up 0 127.0.0.1 - - - -".to_owned(),
+            "command_up 0 127.0.0.1 - - - - - -".to_owned(),
             format!("client_arrived {SESSION} default"),
             "reserve_channel 127.0.0.1 default -".to_owned(),
             "channel_idle 5".to_owned(),

@@ -34,11 +34,20 @@ pub(crate) struct Session<H: Handles> {
     pub(crate) turn: Turn,
     /// The hosts that it was offered to in vain.
     pub(crate) tried: BTreeSet<HostId>,
+    /// The hosts that were lost with it, once: another channel of theirs, or a later one, may bring it through.
+    pub(crate) lost: BTreeSet<HostId>,
     /// Why the last of them did not serve it.
     pub(crate) last_failure: Option<Reason>,
     /// Reaches the session. Taken when it was asked to end, or to give its client back, so it is asked once.
     pub(crate) stop: Option<H::Stop>,
     pub(crate) state: State<H>,
+}
+
+impl<H: Handles> Session<H> {
+    /// Whether it was offered in vain before.
+    pub(crate) fn came_back(&self) -> bool {
+        !self.tried.is_empty() || !self.lost.is_empty()
+    }
 }
 
 pub(crate) enum State<H: Handles> {

@@ -40,6 +40,11 @@ pub enum Input<H: Handles> {
     /// It was not heard from for so long that it is gone, and what it serves with it. Version 1 has no such word: there this is
     /// the command channel's end.
     CommandGone { command: CommandId },
+    /// A host of version 2 keeps between so many idle channels of a service from now on. With a `max` of 0 it takes none of its
+    /// sessions.
+    PoolBounds { command: CommandId, service: ServiceName, min: usize, max: usize },
+    /// A host has answered a ping after so long.
+    RoundTrip { command: CommandId, round_trip: Duration },
     /// A host of version 2 is leaving: it wants no new clients, and finishes what it serves.
     CommandLeaving { command: CommandId },
     /// A grant was made or changed, or, where there are no terms, revoked.
@@ -128,6 +133,24 @@ pub struct Membership {
     pub key: ChannelKey,
     /// The key of its last command channel, where it had one: that it is the same process.
     pub last_key: Option<ChannelKey>,
+    /// How much it takes.
+    pub capacity: Capacity,
+}
+
+/// How much a host takes, beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Its share of the sessions: a host of twice the weight gets twice as many. At least 1.
+    pub weight: u32,
+    /// How many sessions it takes at once, of all its services together.
+    pub sessions_max: Option<usize>,
+}
+
+impl Default for Capacity {
+    /// As the protocol says for a host that does not.
+    fn default() -> Capacity {
+        Capacity { weight: 100, sessions_max: None }
+    }
 }
 
 /// How a session ended.
@@ -141,8 +164,8 @@ pub struct End {
     pub bytes_to_client: u64,
 }
 
-/// What a host is told about one of its channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a host is told on its command channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Announcement {
     /// To hosts of version 1: a client was assigned to the channel, and the host may speak.
     Open(ChannelId),
@@ -150,6 +173,8 @@ pub enum Announcement {
     Drop(ChannelId),
     /// To hosts of version 2: a session of theirs is over.
     Ended(SessionId, End),
+    /// To hosts of version 2: how many idle channels of a service they are to keep.
+    PoolWanted(ServiceName, usize),
 }
 
 /// How much of everything there is now.
@@ -173,6 +198,7 @@ impl fmt::Display for Announcement {
             Announcement::Open(channel) => write!(f, "open {channel}"),
             Announcement::Drop(channel) => write!(f, "drop {channel}"),
             Announcement::Ended(session, end) => write!(f, "ended {session} {end}"),
+            Announcement::PoolWanted(service, idle) => write!(f, "pool_wanted {service} {idle}"),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use relayserver_core::record::Header;
 use relayserver_core::{
@@ -406,6 +406,16 @@ impl CommandGuard {
     /// The host is leaving.
     pub(crate) fn leaving(&self) {
         self.tell(Input::CommandLeaving { command: self.command });
+    }
+
+    /// The host keeps between so many idle channels of `service`.
+    pub(crate) fn pool_bounds(&self, service: ServiceName, min: usize, max: usize) {
+        self.tell(Input::PoolBounds { command: self.command, service, min, max });
+    }
+
+    /// The host has answered a ping after so long.
+    pub(crate) fn round_trip(&self, round_trip: Duration) {
+        self.tell(Input::RoundTrip { command: self.command, round_trip });
     }
 
     /// The host was not heard from for a while, or was heard from again.

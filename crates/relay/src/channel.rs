@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relayserver_core::Reason;
-use relayserver_transport::{Heard, Stream};
+use relayserver_transport::{Heard, Stream, options};
 use relayserver_wire::hello::Answer;
 use relayserver_wire::{SessionId, start as wire};
 use tokio::io::AsyncWriteExt;
@@ -73,6 +73,9 @@ async fn offered(mut host: Stream, mut start: Start, context: &Context) {
         client_addr: Some(start.client_addr),
         via: "tcp".to_owned(),
     };
+    if let Some(socket) = host.tcp() {
+        options::prepare_offer(socket, context.patience.suspect_after.min(context.user_timeout));
+    }
     let outcome = if start.client_was_reset {
         Outcome::ClientAborted
     } else {

@@ -1,4 +1,5 @@
-//! A command channel's life: announcements go out in their order, nothing comes in.
+//! A command channel's life in version 1: announcements go out in their order, nothing comes in. How an announcement of either version
+//! is written stands here too.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -87,5 +88,9 @@ pub(crate) fn encode(announcement: Announcement) -> Vec<u8> {
             bytes_to_client: end.bytes_to_client,
         }
         .encode(),
+        Announcement::PoolWanted(service, idle) => {
+            let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+            command::Announcement::PoolWanted { service: service.to_string(), idle }.encode()
+        }
     }
 }

@@ -13,6 +13,23 @@ use crate::assignment::Assignments;
 /// takes longer waits for a client that does not read, and is left behind.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// When the first hosts may come back: a process ends and starts within this.
+const AWAY_MIN: Duration = Duration::from_millis(500);
+
+/// How far apart the hosts come back that follow. Each of them opens its command channel and its pool, a dozen TLS handshakes of about
+/// a millisecond: a third of one core.
+const HOST_INTERVAL: Duration = Duration::from_millis(4);
+
+/// However many there are, all are back by then.
+const SMEAR_MAX: Duration = Duration::from_secs(6);
+
+/// When one of so many hosts is to come back, by chance: their return is smeared over a window.
+pub(crate) fn retry_after(hosts: usize) -> Duration {
+    let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
+    let window = HOST_INTERVAL.saturating_mul(hosts).min(SMEAR_MAX);
+    AWAY_MIN + window.mul_f64(fastrand::f64())
+}
+
 /// Drains the book: resolves when no session runs, which is after `drain_timeout` at the latest.
 pub(crate) async fn drain(assignments: &Assignments, drain_timeout: Duration) {
     assignments.drain();
@@ -38,4 +55,21 @@ pub(crate) async fn end_all(assignments: &Assignments) {
 pub(crate) async fn tasks_ended(tasks: &TaskTracker) {
     tasks.close();
     let _ended = timeout(CLOSE_TIMEOUT, tasks.wait()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_come_back_over_a_window_that_grows_with_them() {
+        let of = |hosts| (0..1000).map(move |_| retry_after(hosts));
+        let bounds = |hosts| (of(hosts).min(), of(hosts).max());
+        let millis = Duration::from_millis;
+        let (first, last) = bounds(1);
+        assert!(first >= Some(millis(500)) && last <= Some(millis(504)));
+        let (first, last) = bounds(1000);
+        assert!(first < Some(millis(600)) && last > Some(millis(4_300)));
+        assert!(bounds(usize::MAX).1 <= Some(millis(6_500)), "however many there are");
+    }
 }

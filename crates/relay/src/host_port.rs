@@ -92,8 +92,8 @@ async fn of_version_2(
     };
     let refusal = match (may, role) {
         (Err(refusal), _) => refusal,
-        (Ok(()), Role::Command { token, services, last_key, capacity: _ }) => {
-            let asked = member::Asked { host, token, services, last_key };
+        (Ok(()), Role::Command { token, services, last_key, capacity }) => {
+            let asked = member::Asked { host, token, services, last_key, capacity };
             match member::admit(asked, &mut place, peer, context).await {
                 Ok(admitted) => {
                     drop(place);

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use relayserver_core::{ChannelKey, GrantId, HostId, Membership, Reason, ServiceName, limits};
+use relayserver_core::{
+    Capacity, ChannelKey, GrantId, HostId, Membership, Reason, ServiceName, limits,
+};
 use relayserver_transport::{Stream, Token, random_bytes, sha256};
-use relayserver_wire::hello::{AnswerV2, ServedService, Welcome};
+use relayserver_wire::hello::{self, AnswerV2, ServedService, Welcome};
 use relayserver_wire::secret;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
@@ -30,6 +32,7 @@ pub(crate) struct Asked {
     pub(crate) token: Option<secret::Token>,
     pub(crate) services: Vec<String>,
     pub(crate) last_key: Option<secret::ChannelKey>,
+    pub(crate) capacity: hello::Capacity,
 }
 
 /// A command channel that the book has taken, and that is still to be answered.
@@ -49,7 +52,7 @@ pub(crate) async fn admit(
     peer: SocketAddr,
     context: &Context,
 ) -> Result<Admitted, Refusal> {
-    let Asked { host, token, services, last_key } = asked;
+    let Asked { host, token, services, last_key, capacity } = asked;
     let grant = match token {
         Some(token) => Some(match grant_of(&token, context) {
             Ok(grant) => grant,
@@ -85,6 +88,10 @@ pub(crate) async fn admit(
         services: services.clone(),
         key: digest(&key),
         last_key: last_key.as_ref().map(digest),
+        capacity: Capacity {
+            weight: capacity.weight,
+            sessions_max: capacity.sessions_max.and_then(|max| usize::try_from(max).ok()),
+        },
     };
     let (announcements, queue) = mpsc::channel(limits::ANNOUNCEMENTS_MAX);
     let (overflow, refusal) = (Arc::new(Notify::new()), Arc::new(OnceLock::new()));

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use relayserver_core::{BookSnapshot, HostId, HostSnapshot, Reason, ServiceName, ServiceSnapshot};
+use relayserver_core::{
+    BookSnapshot, HostId, HostSnapshot, Reason, ServiceName, ServiceSnapshot, Time,
+};
 use serde_json::{Value, json};
 
 /// How often each reason came up; one that never did is missing.
@@ -41,6 +43,7 @@ impl Snapshot {
     pub fn to_json(&self) -> Value {
         let Snapshot { uptime, book, counts } = self;
         let limits = &book.limits;
+        let now = Time::from_start(*uptime);
         json!({
             "format": Snapshot::FORMAT,
             "relay": {
@@ -52,7 +55,7 @@ impl Snapshot {
                 "commands_max": limits.commands_max,
             },
             "services": book.services.iter().map(service).collect::<Vec<_>>(),
-            "hosts": book.hosts.iter().map(host).collect::<Vec<_>>(),
+            "hosts": book.hosts.iter().map(|(id, it)| host(now, id, it)).collect::<Vec<_>>(),
             "ended": by_code(&counts.ended),
             "refused_clients": by_code(&counts.refused_clients),
             "refused_hosts": by_code(&counts.refused_hosts),
@@ -61,10 +64,11 @@ impl Snapshot {
 }
 
 fn service((name, service): (&ServiceName, &ServiceSnapshot)) -> Value {
-    let ServiceSnapshot { idle, waiting, sessions, limits } = service;
+    let ServiceSnapshot { idle, waiting, sessions, wanted, limits } = service;
     json!({
         "name": name.as_str(),
         "idle": idle,
+        "wanted": wanted,
         "waiting": waiting,
         "sessions": sessions,
         "sessions_max": limits.sessions_max,
@@ -73,24 +77,33 @@ fn service((name, service): (&ServiceName, &ServiceSnapshot)) -> Value {
     })
 }
 
-fn host((id, host): (&HostId, &HostSnapshot)) -> Value {
-    let HostSnapshot { has_command, member, idle, sessions } = host;
-    let idle: BTreeMap<&str, usize> = idle.iter().map(|(name, it)| (name.as_str(), *it)).collect();
-    let grant = member.as_ref().and_then(|member| member.grant.as_ref());
-    let services = member
-        .as_ref()
-        .map(|member| member.services.iter().map(|service| service.as_str()).collect::<Vec<_>>());
+/// `now` is the time that the host's moments are told apart from.
+fn host(now: Time, id: &HostId, host: &HostSnapshot) -> Value {
+    let HostSnapshot { has_command, member, idle, wanted, sessions } = host;
+    let member = member.as_ref();
+    let ago = |then: Time| millis(now - then);
+    let refusal = member.and_then(|member| member.last_refusal);
     json!({
         "id": id.to_string(),
         "version": if member.is_some() { 2 } else { 1 },
-        "token": grant.map(ToString::to_string),
-        "services": services,
-        "idle": idle,
+        "token": member.and_then(|member| member.grant.as_ref()).map(ToString::to_string),
+        "services": member.map(|member| member.services.iter().map(ServiceName::as_str).collect::<Vec<_>>()),
+        "idle": by_name(idle),
+        "wanted": by_name(wanted),
         "sessions": sessions,
+        "sessions_max": member.and_then(|member| member.capacity.sessions_max),
+        "weight": member.map(|member| member.capacity.weight),
         "has_command": has_command,
-        "suspect": member.as_ref().is_some_and(|member| member.suspect),
-        "leaving": member.as_ref().is_some_and(|member| member.leaving),
+        "suspect": member.is_some_and(|member| member.suspect_since.is_some()),
+        "suspect_for_ms": member.and_then(|member| member.suspect_since).map(ago),
+        "leaving": member.is_some_and(|member| member.leaving),
+        "rtt_us": member.and_then(|member| member.rtt).map(|rtt| u64::try_from(rtt.as_micros()).ok()),
+        "last_refusal": refusal.map(|(at, reason)| json!({ "reason": reason.code(), "ago_ms": ago(at) })),
     })
+}
+
+fn by_name(counts: &BTreeMap<ServiceName, usize>) -> BTreeMap<&str, usize> {
+    counts.iter().map(|(name, count)| (name.as_str(), *count)).collect()
 }
 
 fn by_code(counts: &ReasonCounts) -> BTreeMap<&'static str, u64> {

@@ -2,10 +2,10 @@
 //! noticed.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use relayserver_core::liveness::{Event, Liveness};
-use relayserver_core::{Announcement, HostId, Reason, Time, limits};
+use relayserver_core::{Announcement, HostId, Reason, ServiceName, Time, limits};
 use relayserver_transport::{ReadHalf, Stream, WriteHalf};
 use relayserver_wire::FRAME_MAX;
 use relayserver_wire::command::Announcement as Message;
@@ -19,6 +19,7 @@ use crate::assignment::CommandGuard;
 use crate::clock::sleep_until;
 use crate::command::encode;
 use crate::context::Context;
+use crate::drain;
 use crate::traffic::Traffic;
 
 /// How many pings and pongs may wait to be written. A host that asks more often than it reads gets fewer answers.
@@ -73,7 +74,8 @@ async fn speak(
             },
             () = context.leaving.cancelled(), if !said_leaving => {
                 said_leaving = true;
-                leaving().encode()
+                let retry_after = drain::retry_after(context.assignments.occupancy().hosts);
+                leaving(retry_after).encode()
             }
         };
         let writing = async {
@@ -87,9 +89,9 @@ async fn speak(
     }
 }
 
-/// When the relay is back is not known here: a restart takes a second or so.
-fn leaving() -> Message {
-    Message::Leaving { reason: Reason::Draining.code().to_owned(), retry_after_ms: Some(1_000) }
+fn leaving(retry_after: Duration) -> Message {
+    let retry_after_ms = u32::try_from(retry_after.as_millis()).ok();
+    Message::Leaving { reason: Reason::Draining.code().to_owned(), retry_after_ms }
 }
 
 /// Hears what a host says, and that it does not.
@@ -98,6 +100,8 @@ struct Listener<'a> {
     liveness: Liveness,
     signs: mpsc::Sender<Message>,
     nonce: u64,
+    /// When the last ping was sent, until its pong has come.
+    pinged: Option<Instant>,
     host: HostId,
     /// What its sessions had carried when that was last looked at.
     carried: u64,
@@ -118,6 +122,7 @@ impl Listener<'_> {
             liveness: Liveness::new(Time::ZERO, context.patience),
             signs,
             nonce: 0,
+            pinged: None,
             host,
             carried: 0,
             traffic: &context.assignments.traffic,
@@ -129,6 +134,8 @@ impl Listener<'_> {
     /// Listens until the host has ended, has said what it must not, or is gone. Gives why.
     async fn listen(&mut self, mut reader: ReadHalf) -> Reason {
         let mut buffer = [0; 1024];
+        // How far away it is says how many idle channels it is to keep.
+        self.ping();
         loop {
             let due = self.liveness.poll_timeout();
             let due = due.and_then(|due| self.started.checked_add(due.since_start()));
@@ -164,10 +171,7 @@ impl Listener<'_> {
 
     fn perform(&mut self, event: Event) -> Result<(), Reason> {
         match event {
-            Event::Ping => {
-                self.nonce += 1;
-                self.sign(Message::Ping { nonce: self.nonce });
-            }
+            Event::Ping => self.ping(),
             Event::Suspect => self.guard.set_suspect(true),
             Event::Well => self.guard.set_suspect(false),
             Event::Gone => {
@@ -182,20 +186,39 @@ impl Listener<'_> {
         while let Some(payload) = self.decoder.next(&mut bytes).map_err(|_| Reason::Malformed)? {
             match Message::decode(&payload).map_err(|_| Reason::Malformed)? {
                 Message::Ping { nonce } => self.sign(Message::Pong { nonce }),
-                // That it came is what counts.
-                Message::Pong { .. } | Message::Unknown { .. } => {}
+                Message::Pong { nonce } => self.ponged(nonce),
+                Message::Unknown { .. } => {}
                 Message::Leaving { reason, .. } => {
                     debug!(reason, "host is leaving");
                     self.guard.leaving();
+                }
+                Message::PoolBounds { service, idle_min, idle_max } => {
+                    let bound = |idle| usize::try_from(idle).unwrap_or(usize::MAX);
+                    let (min, max) = (bound(idle_min), bound(idle_max));
+                    self.guard.pool_bounds(ServiceName::new(&service), min, max);
                 }
                 Message::Open { .. }
                 | Message::Drop { .. }
                 | Message::SessionEnded { .. }
                 | Message::PoolWanted { .. } => return Err(Reason::Malformed),
-                Message::PoolBounds { .. } => {}
             }
         }
         Ok(())
+    }
+
+    fn ping(&mut self) {
+        self.nonce += 1;
+        self.pinged = Some(Instant::now());
+        self.sign(Message::Ping { nonce: self.nonce });
+    }
+
+    /// That it came counts anyhow; one that answers an earlier ping measures nothing.
+    fn ponged(&mut self, nonce: u64) {
+        if nonce == self.nonce
+            && let Some(pinged) = self.pinged.take()
+        {
+            self.guard.round_trip(pinged.elapsed());
+        }
     }
 
     /// A sign that does not fit is none too many: the host does not read those before it.

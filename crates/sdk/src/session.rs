@@ -224,8 +224,14 @@ impl Session {
     }
 
     /// Aborts: the client sees its connection reset; one that was not accepted goes to another host.
-    pub fn reset(self) {
-        self.end(DropReason::Reset);
+    pub fn reset(mut self) {
+        if self.offer.is_some() {
+            // By its word, not by a reset: that would be taken for trouble on the way, and the session offered again.
+            self.life.set_reason(DropReason::Reset);
+            self.turn_down(None);
+        } else {
+            self.end(DropReason::Reset);
+        }
     }
 
     /// Divides it into a half to read and a half to write, for tasks of their own. The session is over when both are

@@ -64,6 +64,12 @@ pub fn prepare_waiting(stream: &TcpStream, user_timeout: Duration) {
     log_failure(set_user_timeout(stream, Some(user_timeout)));
 }
 
+/// Sets up a connection that waited and is offered a session: where what is sent to it is not even acknowledged within
+/// `user_timeout`, it leads nowhere any more, as where a NAT has forgotten it.
+pub fn prepare_offer(stream: &TcpStream, user_timeout: Duration) {
+    log_failure(set_user_timeout(stream, Some(user_timeout)));
+}
+
 /// Sets up a connection that waited and carries a session from now on: a peer that does not read for as long as it likes is
 /// not dead.
 pub fn prepare_session(stream: &TcpStream) {

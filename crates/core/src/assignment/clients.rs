@@ -39,6 +39,7 @@ impl<H: Handles> Book<H> {
             service: service.clone(),
             turn,
             tried: BTreeSet::new(),
+            lost: BTreeSet::new(),
             last_failure: None,
             stop: Some(stop),
             state: State::Waiting { since: now, client },
@@ -46,6 +47,7 @@ impl<H: Handles> Book<H> {
         self.sessions.insert(session, arrived);
         self.deadlines.insert((now + limits.assign_timeout, session));
         self.assign_waiting(now, &service);
+        self.arrival(now, &service);
         if limits.assign_timeout.is_zero() {
             self.refuse_unassigned(now, session);
         } else if self.queue_len(&service) > limits.queue_max {
@@ -66,7 +68,7 @@ impl<H: Handles> Book<H> {
         }
     }
 
-    fn queue_len(&self, service: &ServiceName) -> usize {
+    pub(super) fn queue_len(&self, service: &ServiceName) -> usize {
         self.services.get(service).map_or(0, |service| service.queue.len())
     }
 
@@ -89,6 +91,15 @@ impl<H: Handles> Book<H> {
             self.assign(now, service, matched);
         }
         self.forget_service_if_empty(service);
+    }
+
+    /// There is room for a session again, of `service` and at `host`.
+    pub(super) fn assign_where_room_is(&mut self, now: Time, host: HostId, service: &ServiceName) {
+        if self.roster.is_bounded(host) {
+            self.assign_all_waiting(now);
+        } else {
+            self.assign_waiting(now, service);
+        }
     }
 
     /// The next client in turn, with the next channel among those that it may have.
@@ -134,7 +145,7 @@ impl<H: Handles> Book<H> {
             channel.place = Place::Assigned(session);
         }
         self.roster.session_added(host, session);
-        self.recount(host);
+        self.reweigh(host);
         if !is_offer {
             self.announce(host, Announcement::Open(channel));
         }
@@ -171,8 +182,10 @@ impl<H: Handles> Book<H> {
             reason
         } else if self.is_full(&entry.service) {
             Reason::SessionLimit
-        } else if self.roster.anybody_may_serve(now, &entry.service, &BTreeSet::new()) {
+        } else if self.roster.anybody_has_room(now, &entry.service) {
             Reason::NoChannel
+        } else if self.roster.anybody_is_here(now, &entry.service, &BTreeSet::new()) {
+            Reason::SessionLimit
         } else {
             Reason::NoHost
         };
@@ -223,17 +236,20 @@ impl<H: Handles> Book<H> {
             self.outputs.push_back(Output::Announce { command, to, announcement });
         }
         self.roster.session_removed(host, session);
-        self.recount(host);
+        self.reweigh(host);
         if let Some(service) = self.services.get_mut(&entry.service) {
             service.sessions -= 1;
         }
         self.forget_channel(channel);
-        // There may be room for one that waits.
-        self.assign_waiting(now, &entry.service);
+        self.assign_where_room_is(now, host, &entry.service);
     }
 
     pub(super) fn time_passed(&mut self, now: Time) {
         self.expire_grants(now);
+        while let Some(host) = self.roster.take_recovered(now) {
+            self.reweigh(host);
+        }
+        self.look_at_demands(now);
         while let Some(&(deadline, session)) = self.deadlines.first()
             && deadline <= now
         {

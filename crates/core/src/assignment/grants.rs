@@ -19,6 +19,7 @@ impl<H: Handles> Book<H> {
                 self.close_what_is_not_granted(now, host);
             }
         }
+        self.ask_all_hosts(now);
         self.assign_all_waiting(now);
     }
 
@@ -28,6 +29,7 @@ impl<H: Handles> Book<H> {
             for host in self.roster.bearers(&id) {
                 self.cut_off(host, Reason::TokenExpired);
             }
+            self.ask_all_hosts(now);
         }
     }
 

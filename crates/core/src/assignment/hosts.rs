@@ -43,11 +43,14 @@ impl<H: Handles> Book<H> {
         if is_member {
             // What this hello does not name any more waits in vain.
             self.close_what_is_not_granted(now, host);
+            self.reweigh(host);
+            // Until it has said what it keeps, others keep its part.
+            self.ask_all_hosts(now);
         }
         self.assign_all_waiting(now);
     }
 
-    pub(super) fn command_down(&mut self, command: CommandId) {
+    pub(super) fn command_down(&mut self, now: Time, command: CommandId) {
         let Some((host, was_last)) = self.roster.command_down(command) else {
             return;
         };
@@ -56,6 +59,7 @@ impl<H: Handles> Book<H> {
             for lost in self.roster.lost_with(host) {
                 self.host_lost(lost);
             }
+            self.ask_all_hosts(now);
         }
     }
 
@@ -74,36 +78,40 @@ impl<H: Handles> Book<H> {
         self.roster.forget_if_empty(host);
     }
 
-    pub(super) fn command_suspect(&mut self, command: CommandId) {
-        if let Some(host) = self.roster.host_of(command) {
-            self.roster.set_suspect(host, true);
+    pub(super) fn command_suspect(&mut self, now: Time, command: CommandId) {
+        if let Some(host) = self.roster.host_of(command)
+            && let Some(member) = self.roster.member_mut(host)
+        {
+            member.suspect_since = Some(now);
             self.take_back(host, Reason::HostSuspect);
+            self.ask_all_hosts(now);
         }
     }
 
     /// What `host` has not begun to serve goes to others: its channels may lead nowhere.
     fn take_back(&mut self, host: HostId, reason: Reason) {
-        if self.roster.is_member(host) {
-            for session in self.roster.list_sessions(host) {
-                self.withdraw(session, reason);
-            }
-            self.close_idle(host, reason, |_| true);
+        for session in self.roster.list_sessions(host) {
+            self.withdraw(session, reason);
         }
+        self.close_idle(host, reason, |_| true);
     }
 
     pub(super) fn command_well(&mut self, now: Time, command: CommandId) {
-        if let Some(host) = self.roster.host_of(command) {
-            self.roster.set_suspect(host, false);
+        if let Some(host) = self.roster.host_of(command)
+            && let Some(member) = self.roster.member_mut(host)
+        {
+            member.suspect_since = None;
+            self.ask_all_hosts(now);
             self.assign_all_waiting(now);
         }
     }
 
-    pub(super) fn command_gone(&mut self, command: CommandId) {
+    pub(super) fn command_gone(&mut self, now: Time, command: CommandId) {
         let Some(host) = self.roster.host_of(command) else {
             return;
         };
         let is_member = self.roster.is_member(host);
-        self.command_down(command);
+        self.command_down(now, command);
         if !is_member {
             return;
         }
@@ -114,10 +122,13 @@ impl<H: Handles> Book<H> {
         self.close_idle(host, Reason::HostLost, |_| true);
     }
 
-    pub(super) fn command_leaving(&mut self, command: CommandId) {
-        if let Some(host) = self.roster.host_of(command).filter(|it| self.roster.is_member(*it)) {
-            self.roster.set_leaving(host);
+    pub(super) fn command_leaving(&mut self, now: Time, command: CommandId) {
+        if let Some(host) = self.roster.host_of(command)
+            && let Some(member) = self.roster.member_mut(host)
+        {
+            member.leaving = true;
             self.close_idle(host, Reason::Draining, |_| true);
+            self.ask_all_hosts(now);
         }
     }
 
@@ -163,9 +174,9 @@ impl<H: Handles> Book<H> {
         }
         let turn = self.turn.next();
         entry.place = Place::Idle(turn);
-        let sessions = self.roster.sessions_of(host);
+        let load = self.roster.load_of(host);
         let pool = &mut self.services.entry(service.clone()).or_default().pool;
-        pool.add(host, sessions, turn, channel, handle);
+        pool.add(host, load, turn, channel, handle);
         self.assign_waiting(now, &service);
     }
 

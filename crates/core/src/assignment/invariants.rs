@@ -2,7 +2,7 @@
 
 use super::{Book, Channel, Place};
 use crate::ids::ServiceName;
-use crate::session::State;
+use crate::session::{Session, State};
 use crate::time::Time;
 use crate::vocabulary::Handles;
 
@@ -25,8 +25,7 @@ impl<H: Handles> Book<H> {
                 "no client waits while a channel that it may use is idle",
             )?;
             let limits = self.limits_of(name);
-            let returned =
-                |session| self.sessions.get(session).is_some_and(|it| !it.tried.is_empty());
+            let returned = |session| self.sessions.get(session).is_some_and(Session::came_back);
             let arrived = service.queue.values().filter(|session| !returned(session)).count();
             ensure(arrived <= limits.queue_max, "the queue is bounded")?;
             ensure(
@@ -48,7 +47,7 @@ impl<H: Handles> Book<H> {
         ensure(waiting == queued, "whoever waits stands in a queue")
     }
 
-    fn is_session_of(&self, session: &crate::session::Session<H>, name: &ServiceName) -> bool {
+    fn is_session_of(&self, session: &Session<H>, name: &ServiceName) -> bool {
         session.service == *name && matches!(session.state, State::Assigned { .. })
     }
 

@@ -11,11 +11,15 @@ use crate::vocabulary::{Handles, Output};
 impl<H: Handles> Book<H> {
     /// The host serves it. Late news where it was taken back meanwhile: [`Book::phase`] tells.
     pub(super) fn accepted(&mut self, session: SessionId) {
-        if let Some(State::Assigned { progress, .. }) =
+        if let Some(State::Assigned { host, progress, .. }) =
             self.sessions.get_mut(&session).map(|it| &mut it.state)
             && progress.acceptance == Acceptance::Offered
         {
             progress.acceptance = Acceptance::Accepted;
+            let host = *host;
+            if self.roster.recovered(host) {
+                self.reweigh(host);
+            }
         }
     }
 
@@ -52,32 +56,59 @@ impl<H: Handles> Book<H> {
         if progress.acceptance == Acceptance::Accepted {
             return;
         }
-        entry.tried.insert(host);
+        if !was_lost_on_the_way(reason) || !entry.lost.insert(host) {
+            entry.tried.insert(host);
+        }
         entry.last_failure = Some(reason);
         entry.stop = Some(stop);
         entry.state = State::Waiting { since: now, client };
         let (service, turn, tried) = (entry.service.clone(), entry.turn, entry.tried.clone());
+        let offers = entry.tried.len() + entry.lost.len();
         let limits = self.limits_of(&service);
         self.deadlines.insert((now + limits.assign_timeout, session));
         let queue = &mut self.services.entry(service.clone()).or_default();
         queue.queue.insert(turn, session);
         queue.sessions -= 1;
         self.roster.session_removed(host, session);
-        self.recount(host);
+        if is_the_hosts_doing(reason) {
+            self.roster.failed(now, host, reason);
+        }
+        self.reweigh(host);
         self.forget_channel(channel);
         // A client that so many hosts have failed may be what they failed of.
-        if tried.len() >= OFFERS_MAX {
+        if offers >= OFFERS_MAX {
             self.refuse_waiting(session, reason);
         }
         // Its place in the service's sessions is free, for it or for another.
-        self.assign_waiting(now, &service);
+        self.assign_where_room_is(now, host, &service);
+        self.arrival(now, &service);
         // A host that turned it down would again. One that was lost may come back as another process.
         let was_turned_down = matches!(reason, Reason::Rejected | Reason::TargetUnreachable);
-        let hopeless = was_turned_down && !self.roster.anybody_may_serve(now, &service, &tried);
+        let hopeless = was_turned_down && !self.roster.anybody_is_here(now, &service, &tried);
         if self.draining {
             self.refuse_waiting(session, Reason::Draining);
         } else if hopeless || limits.assign_timeout.is_zero() {
             self.refuse_waiting(session, reason);
         }
     }
+}
+
+/// Whether the host may not even have had the session: its channel failed, or all that it had was taken back.
+fn was_lost_on_the_way(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::HostAborted | Reason::HostSuspect | Reason::HostLost | Reason::Replaced
+    )
+}
+
+/// Whether the next session would fare no better there, so that others come first.
+fn is_the_hosts_doing(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Rejected
+            | Reason::TargetUnreachable
+            | Reason::NotAccepted
+            | Reason::Malformed
+            | Reason::HostAborted
+    )
 }

@@ -3,17 +3,24 @@
 //! - Hosts of version 1 serve the open service, and nothing else, while any command channel of version 1 is up.
 //! - A host of version 2 serves what its grant covers while its own command channel is up and it is not suspect. Its data channels
 //!   show the key of that command channel.
+//! - It is given none beyond its `sessions_max`, nor any of a service that it has paused.
 //! - A host of version 2 that may do without a token serves the open service.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::snapshot::{HostSnapshot, MemberSnapshot};
-use crate::grant::{Grant, Role};
+use super::member::{self, Member};
+use super::snapshot::HostSnapshot;
+use crate::demand::Bidder;
+use crate::grant::Grant;
 use crate::ids::{ChannelKey, CommandId, GrantId, HostId, ServiceName, SessionId};
 use crate::policy::Policy;
+use crate::pool::Load;
 use crate::reason::Reason;
 use crate::time::Time;
-use crate::vocabulary::{Handles, Membership};
+use crate::vocabulary::{Capacity, Handles, Membership};
+
+mod failures;
+mod grants;
 
 pub(super) struct Roster<H: Handles> {
     pub(super) policy: Policy,
@@ -23,6 +30,8 @@ pub(super) struct Roster<H: Handles> {
     /// How many of those are of version 1.
     commands_of_v1: usize,
     hosts: BTreeMap<HostId, Host<H>>,
+    /// Hosts that have failed of late, and until when that speaks against them.
+    failing: BTreeSet<(Time, HostId)>,
 }
 
 pub(super) struct Host<H: Handles> {
@@ -34,18 +43,10 @@ pub(super) struct Host<H: Handles> {
     sessions: BTreeSet<SessionId>,
 }
 
-/// What the roster knows of a host of version 2.
-struct Member {
-    grant: Option<GrantId>,
-    /// Of its command channel, or of the last one that it had.
-    key: ChannelKey,
-    /// The one that it showed when it got that: all that it knows, where the answer was lost.
-    key_before: Option<ChannelKey>,
-    /// What its command channel's hello named.
-    services: BTreeSet<ServiceName>,
-    suspect: bool,
-    /// It finishes what it serves, and takes nothing new.
-    leaving: bool,
+impl<H: Handles> Host<H> {
+    fn is_failing(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.failing_until.is_some())
+    }
 }
 
 impl<H: Handles> Default for Host<H> {
@@ -70,6 +71,7 @@ impl<H: Handles> Roster<H> {
             commands: HashMap::new(),
             commands_of_v1: 0,
             hosts: BTreeMap::new(),
+            failing: BTreeSet::new(),
         }
     }
 
@@ -105,11 +107,8 @@ impl<H: Handles> Roster<H> {
     ) -> (Option<(CommandId, H::Command)>, bool) {
         let entry = self.hosts.entry(host).or_default();
         let replaced = match membership {
-            Some(Membership { grant, services, key, last_key }) => {
-                let (suspect, leaving) = (false, false);
-                // Of a host that is new here, whatever it shows proves nothing.
-                let key_before = last_key.filter(|_| entry.member.is_some());
-                entry.member = Some(Member { grant, key, key_before, services, suspect, leaving });
+            Some(membership) => {
+                entry.member = Some(Member::new(membership, entry.member.as_ref()));
                 entry.commands.pop_first()
             }
             None => {
@@ -154,16 +153,8 @@ impl<H: Handles> Roster<H> {
         self.commands.get(&command).copied()
     }
 
-    pub(super) fn set_suspect(&mut self, host: HostId, suspect: bool) {
-        if let Some(member) = self.hosts.get_mut(&host).and_then(|host| host.member.as_mut()) {
-            member.suspect = suspect;
-        }
-    }
-
-    pub(super) fn set_leaving(&mut self, host: HostId) {
-        if let Some(member) = self.hosts.get_mut(&host).and_then(|host| host.member.as_mut()) {
-            member.leaving = true;
-        }
+    pub(super) fn member_mut(&mut self, host: HostId) -> Option<&mut Member> {
+        self.hosts.get_mut(&host).and_then(|host| host.member.as_mut())
     }
 
     /// The command channels that announcements about channels of `host`, of version 1, go to.
@@ -283,15 +274,28 @@ impl<H: Handles> Roster<H> {
         let Some(entry) = self.hosts.get(&host) else {
             return false;
         };
+        self.is_here(now, host, service)
+            && entry.member.as_ref().is_none_or(|it| it.has_room(entry.sessions.len()))
+    }
+
+    /// Whether a client of `service` could be given to `host` now if it had room for another session.
+    fn is_here(&self, now: Time, host: HostId, service: &ServiceName) -> bool {
+        let Some(entry) = self.hosts.get(&host) else {
+            return false;
+        };
         let is_here = match &entry.member {
-            Some(member) => !entry.commands.is_empty() && !member.suspect,
+            Some(member) => {
+                !entry.commands.is_empty()
+                    && member.suspect_since.is_none()
+                    && !member.has_paused(service)
+            }
             None => self.commands_of_v1 > 0,
         };
         is_here && self.refusal_of_service(now, host, service).is_none()
     }
 
-    /// Whether a host that is here may serve `service`, `except` those.
-    pub(super) fn anybody_may_serve(
+    /// Whether a host that is here may serve `service`, `except` those, when it has room for another session.
+    pub(super) fn anybody_is_here(
         &self,
         now: Time,
         service: &ServiceName,
@@ -301,7 +305,13 @@ impl<H: Handles> Roster<H> {
         let of_v1 = self.commands_of_v1 > 0
             && self.policy.open_service.as_ref() == Some(service)
             && except.is_empty();
-        of_v1 || others.any(|host| self.may_serve(now, *host, service))
+        of_v1 || others.any(|host| self.is_here(now, *host, service))
+    }
+
+    /// Whether one of those has room for another session.
+    pub(super) fn anybody_has_room(&self, now: Time, service: &ServiceName) -> bool {
+        let of_v1 = self.commands_of_v1 > 0 && self.policy.open_service.as_ref() == Some(service);
+        of_v1 || self.hosts.keys().any(|host| self.may_serve(now, *host, service))
     }
 
     pub(super) fn is_member(&self, host: HostId) -> bool {
@@ -331,9 +341,29 @@ impl<H: Handles> Roster<H> {
         }
     }
 
-    /// How many sessions `host` has.
-    pub(super) fn sessions_of(&self, host: HostId) -> usize {
-        self.hosts.get(&host).map_or(0, |host| host.sessions.len())
+    /// How loaded `host` is.
+    pub(super) fn load_of(&self, host: HostId) -> Load {
+        let entry = self.hosts.get(&host);
+        let sessions = entry.map_or(0, |host| host.sessions.len());
+        match entry.and_then(|host| host.member.as_ref()) {
+            Some(member) => member.load(sessions),
+            None => member::load(false, sessions, Capacity::default().weight),
+        }
+    }
+
+    /// Whether `host` takes only so many sessions, of all its services together.
+    pub(super) fn is_bounded(&self, host: HostId) -> bool {
+        let member = self.hosts.get(&host).and_then(|host| host.member.as_ref());
+        member.is_some_and(|member| member.capacity.sessions_max.is_some())
+    }
+
+    /// Those that may serve `service` and have said how many idle channels they may keep for it.
+    pub(super) fn bidders(&self, now: Time, service: &ServiceName) -> Vec<(HostId, Bidder)> {
+        let bidder = |(host, entry): (&HostId, &Host<H>)| {
+            let bidder = entry.member.as_ref()?.bidder(service)?;
+            self.is_here(now, *host, service).then_some((*host, bidder))
+        };
+        self.hosts.iter().filter_map(bidder).collect()
     }
 
     /// The sessions of `host`, in a fixed order.
@@ -344,58 +374,9 @@ impl<H: Handles> Roster<H> {
     pub(super) fn forget_if_empty(&mut self, host: HostId) {
         let is_empty = |it: &Host<H>| it.commands.is_empty() && it.channels == 0;
         if self.hosts.get(&host).is_some_and(is_empty) {
+            self.set_failing(host, None);
             self.hosts.remove(&host);
         }
-    }
-}
-
-/// Grants.
-impl<H: Handles> Roster<H> {
-    /// Why nothing is allowed under this grant, or without one.
-    fn refusal_of_grant(&self, now: Time, grant: Option<&GrantId>) -> Option<Reason> {
-        let Some(id) = grant else {
-            return self.policy.open_service.is_none().then_some(Reason::TokenRequired);
-        };
-        match self.grants.get(id) {
-            // Whoever shows a token has been checked against the grants: this one went meanwhile.
-            None => Some(Reason::TokenRevoked),
-            Some(grant) if grant.has_expired(now) => Some(Reason::TokenExpired),
-            Some(grant) if grant.role != Role::Host => Some(Reason::RoleNotGranted),
-            Some(_) => None,
-        }
-    }
-
-    /// Changes a grant, or strikes it out.
-    pub(super) fn set_grant(&mut self, id: GrantId, terms: Option<Grant>) {
-        let before = self.grants.remove(&id).and_then(|grant| grant.expires);
-        if let Some(expires) = before {
-            self.expiries.remove(&(expires, id.clone()));
-        }
-        if let Some(grant) = terms {
-            if let Some(expires) = grant.expires {
-                self.expiries.insert((expires, id.clone()));
-            }
-            self.grants.insert(id, grant);
-        }
-    }
-
-    /// When the next grant expires.
-    pub(super) fn next_expiry(&self) -> Option<Time> {
-        self.expiries.first().map(|(expires, _)| *expires)
-    }
-
-    /// The next grant that has expired, once.
-    pub(super) fn take_expired(&mut self, now: Time) -> Option<GrantId> {
-        let is_due = self.next_expiry().is_some_and(|expires| expires <= now);
-        if is_due { self.expiries.pop_first().map(|(_, id)| id) } else { None }
-    }
-
-    /// The hosts that have this grant.
-    pub(super) fn bearers(&self, id: &GrantId) -> Vec<HostId> {
-        let bears = |host: &Host<H>| {
-            host.member.as_ref().is_some_and(|member| member.grant.as_ref() == Some(id))
-        };
-        self.hosts.iter().filter(|(_, host)| bears(host)).map(|(id, _)| *id).collect()
     }
 }
 
@@ -405,12 +386,8 @@ impl<H: Handles> Roster<H> {
     pub(super) fn snapshot(&self) -> BTreeMap<HostId, HostSnapshot> {
         let of = |host: &Host<H>| HostSnapshot {
             has_command: !host.commands.is_empty(),
-            member: host.member.as_ref().map(|member| MemberSnapshot {
-                grant: member.grant.clone(),
-                services: member.services.clone(),
-                suspect: member.suspect,
-                leaving: member.leaving,
-            }),
+            member: host.member.as_ref().map(Member::snapshot),
+            wanted: host.member.as_ref().map(Member::wanted).unwrap_or_default(),
             idle: BTreeMap::new(),
             sessions: host.sessions.len(),
         };
@@ -435,5 +412,7 @@ impl<H: Handles> Roster<H> {
         listed == self.commands.len()
             && self.commands.values().filter(|host| of_v1(host)).count() == self.commands_of_v1
             && self.hosts.values().all(|host| host.member.is_none() || host.commands.len() <= 1)
+            && self.failing.len() == self.hosts.values().filter(|host| host.is_failing()).count()
+            && self.failing.iter().all(|(_, host)| self.hosts.contains_key(host))
     }
 }

@@ -2,11 +2,14 @@
 //! entry for each service and each host. Nothing in here decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Book;
 use crate::ids::{GrantId, HostId, ServiceName};
 use crate::limits::{Limits, ServiceLimits};
-use crate::vocabulary::Handles;
+use crate::reason::Reason;
+use crate::time::Time;
+use crate::vocabulary::{Capacity, Handles};
 
 /// What stands in a [`Book`] at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct ServiceSnapshot {
     pub waiting: usize,
     /// Sessions that run.
     pub sessions: usize,
+    /// Idle channels that its hosts are asked for, all together, as far as their bounds allow.
+    pub wanted: usize,
     /// How much it may have.
     pub limits: ServiceLimits,
 }
@@ -43,6 +48,8 @@ pub struct HostSnapshot {
     pub member: Option<MemberSnapshot>,
     /// Its data channels that wait for a client, of each service where there are any.
     pub idle: BTreeMap<ServiceName, usize>,
+    /// How many of them the relay asks it for, of each service where it lets the relay choose.
+    pub wanted: BTreeMap<ServiceName, usize>,
     /// Its sessions.
     pub sessions: usize,
 }
@@ -54,10 +61,16 @@ pub struct MemberSnapshot {
     pub grant: Option<GrantId>,
     /// The services that it named.
     pub services: BTreeSet<ServiceName>,
-    /// It was not heard from for a while, and gets no new sessions.
-    pub suspect: bool,
+    /// How much it takes.
+    pub capacity: Capacity,
+    /// Since when it was not heard from for too long: it gets no new sessions. `None`: it is well.
+    pub suspect_since: Option<Time>,
     /// It is leaving, and gets no new sessions.
     pub leaving: bool,
+    /// How long a round trip to it takes, smoothed.
+    pub rtt: Option<Duration>,
+    /// When it failed to serve a session last, and why.
+    pub last_refusal: Option<(Time, Reason)>,
 }
 
 impl<H: Handles> Book<H> {
@@ -80,11 +93,13 @@ impl<H: Handles> Book<H> {
 
     fn service_snapshot(&self, name: &ServiceName) -> ServiceSnapshot {
         let limits = self.limits_of(name);
-        let empty = ServiceSnapshot { idle: 0, waiting: 0, sessions: 0, limits };
+        let wanted = self.demands.asked(name);
+        let empty = ServiceSnapshot { idle: 0, waiting: 0, sessions: 0, wanted, limits };
         self.services.get(name).map_or(empty, |service| ServiceSnapshot {
             idle: service.pool.len(),
             waiting: service.queue.len(),
             sessions: service.sessions,
+            wanted,
             limits,
         })
     }

@@ -8,7 +8,7 @@ use super::Plain;
 use crate::grant::{Grant, Role, ServicePattern};
 use crate::ids::{ChannelId, ChannelKey, CommandId, GrantId, ServiceName};
 use crate::time::Time;
-use crate::vocabulary::{Assignment, End, Handles, Input, Membership, Output};
+use crate::vocabulary::{Assignment, Capacity, End, Handles, Input, Membership, Output};
 
 /// A text is not of the form that recordings have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,12 @@ impl<H: Handles> fmt::Display for Input<H> {
             Input::CommandWell { command } => write!(f, "command_well {command}"),
             Input::CommandGone { command } => write!(f, "command_gone {command}"),
             Input::CommandLeaving { command } => write!(f, "command_leaving {command}"),
+            Input::PoolBounds { command, service, min, max } => {
+                write!(f, "pool_bounds {command} {service} {min} {max}")
+            }
+            Input::RoundTrip { command, round_trip } => {
+                write!(f, "round_trip {command} {}", round_trip.as_nanos())
+            }
             Input::GrantChanged { grant, terms } => {
                 write!(f, "grant_changed {grant} ")?;
                 write_terms(f, terms.as_ref())
@@ -55,11 +61,12 @@ impl<H: Handles> fmt::Display for Input<H> {
 
 fn write_membership(f: &mut fmt::Formatter<'_>, membership: Option<&Membership>) -> fmt::Result {
     match membership {
-        None => write!(f, "- - - -"),
-        Some(Membership { grant, services, key, last_key }) => {
+        None => write!(f, "- - - - - -"),
+        Some(Membership { grant, services, key, last_key, capacity }) => {
             let (grant, last_key) = (Optional(grant.as_ref()), Optional(last_key.map(Key)));
             let services: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
-            write!(f, "{} {grant} {last_key} {}", Key(*key), services.join(","))
+            write!(f, "{} {grant} {last_key} {}", Key(*key), services.join(","))?;
+            write!(f, " {} {}", capacity.weight, Optional(capacity.sessions_max))
         }
     }
 }
@@ -95,6 +102,16 @@ impl FromStr for Input<Plain> {
             "command_well" => Input::CommandWell { command: CommandId(words.parse()?) },
             "command_gone" => Input::CommandGone { command: CommandId(words.parse()?) },
             "command_leaving" => Input::CommandLeaving { command: CommandId(words.parse()?) },
+            "pool_bounds" => Input::PoolBounds {
+                command: CommandId(words.parse()?),
+                service: words.service()?,
+                min: words.parse()?,
+                max: words.parse()?,
+            },
+            "round_trip" => Input::RoundTrip {
+                command: CommandId(words.parse()?),
+                round_trip: Duration::from_nanos(words.parse()?),
+            },
             "grant_changed" => {
                 Input::GrantChanged { grant: GrantId::new(words.word()?), terms: words.terms()? }
             }
@@ -226,7 +243,10 @@ impl<'a> Words<'a> {
         let last_key = self.optional(key)?;
         let names = |word: &str| Ok(word.split(',').map(ServiceName::new).collect());
         let services = self.optional(names)?.unwrap_or_default();
-        Ok(own.map(|key| Membership { grant, services, key, last_key }))
+        let parse = |word: &str| word.parse().map_err(|_| NotInForm);
+        let weight = self.optional(|word| word.parse().map_err(|_| NotInForm))?.unwrap_or_default();
+        let capacity = Capacity { weight, sessions_max: self.optional(parse)? };
+        Ok(own.map(|key| Membership { grant, services, key, last_key, capacity }))
     }
 
     fn terms(&mut self) -> Result<Option<Grant>, NotInForm> {

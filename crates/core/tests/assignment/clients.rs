@@ -17,6 +17,7 @@ impl World {
             since: self.now,
             channel: None,
             tried: BTreeSet::new(),
+            lost: BTreeSet::new(),
             accepted: false,
             withdrawn: false,
             client_finished: false,
@@ -56,7 +57,12 @@ impl World {
 
     pub(crate) fn accepted(&mut self, session: SessionId) {
         let it = self.sessions.get_mut(&session).unwrap();
+        let is_first = !it.accepted && !it.withdrawn;
         it.accepted |= !it.withdrawn;
+        let host = self.host_serving(session);
+        if let Some(member) = self.members.get_mut(&host).filter(|_| is_first) {
+            member.failing_until = None;
+        }
         assert!(self.tell(Input::Accepted { session }).is_empty());
     }
 
@@ -70,15 +76,26 @@ impl World {
         let now = self.now;
         let it = self.sessions.get_mut(&session).unwrap();
         let channel = it.channel.take().unwrap();
-        assert!(it.tried.insert(host), "never offered to a host twice");
+        let on_the_way = matches!(reason, Reason::HostAborted | Reason::HostSuspect);
+        if !on_the_way || !it.lost.insert(host) {
+            assert!(it.tried.insert(host), "never offered to a host that turned it down");
+        }
+        let offers = it.tried.len() + it.lost.len();
+        let until = now + relayserver_core::limits::FAILING_TIME;
+        if let Some(member) = self.members.get_mut(&host).filter(|_| reason != Reason::HostSuspect)
+        {
+            (member.failing_until, member.last_failure) = (Some(until), Some((now, reason)));
+        }
+        let it = self.sessions.get_mut(&session).unwrap();
         (it.since, it.withdrawn, it.asked_to_end) = (now, false, false);
         (it.client_finished, it.host_finished) = (false, false);
         let (tried, service) = (it.tried.clone(), it.service.clone());
         self.channels.remove(&channel).unwrap();
         self.tell(input);
         let turned_down = matches!(reason, Reason::Rejected | Reason::TargetUnreachable);
-        let hopeless = (turned_down && !self.anybody_may_serve(&service, &tried))
-            || tried.len() >= relayserver_core::limits::OFFERS_MAX
+        let others = |host| !tried.contains(&host) && self.is_here(host, &service);
+        let hopeless = (turned_down && !self.anybody(others))
+            || offers >= relayserver_core::limits::OFFERS_MAX
             || self.policy.services[&service].assign_timeout.is_zero();
         match self.sessions.get(&session).map(|it| it.channel) {
             Some(Some(_)) => {}

@@ -1,14 +1,15 @@
 //! Steps of hosts: their command channels, their grants, and their data channels until a client is assigned.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use relayserver_core::{
-    ChannelId, ChannelKey, CommandId, Grant, GrantId, HostId, Input, Membership, Output, Reason,
-    ServiceName, SessionId,
+    Capacity, ChannelId, ChannelKey, CommandId, Grant, GrantId, HostId, Input, Membership, Output,
+    Reason, ServiceName, SessionId,
 };
 
 use crate::perform::WRONG_KEY;
-use crate::world::{Channel, Member, Named, World};
+use crate::world::{Bounds, Channel, Member, Named, World};
 
 impl World {
     pub(crate) fn command_up(&mut self, host: HostId) {
@@ -32,6 +33,7 @@ impl World {
         grant: Option<GrantId>,
         knows_key: bool,
         services: BTreeSet<ServiceName>,
+        capacity: Capacity,
     ) {
         let own = self.members.get(&host).cloned();
         // Its last key, or, now and then, the one before: the answer with the last was lost.
@@ -53,13 +55,25 @@ impl World {
             self.commands.insert(command, host);
             self.had_command.insert(host);
             let (grant, services) = (grant.clone(), services.clone());
-            let (suspect, leaving) = (false, false);
-            let key_before = last_key.filter(|_| self.members.contains_key(&host));
-            let member = Member { grant, key, key_before, services, suspect, leaving };
+            let before = self.members.get(&host);
+            let member = Member {
+                grant,
+                key,
+                key_before: last_key.filter(|_| before.is_some()),
+                services,
+                capacity,
+                pools: BTreeMap::new(),
+                suspect_since: None,
+                leaving: false,
+                round_trip: before.and_then(|it| it.round_trip),
+                last_failure: before.and_then(|it| it.last_failure),
+                failing_until: before.and_then(|it| it.failing_until),
+            };
             self.members.insert(host, member);
         }
         let last_key = last_key.map(ChannelKey::new);
-        let membership = Some(Membership { grant, services, key: ChannelKey::new(key), last_key });
+        let key = ChannelKey::new(key);
+        let membership = Some(Membership { grant, services, key, last_key, capacity });
         let outputs = self.tell(Input::CommandUp { command, host, membership, handle: command });
         let joined = replaced.is_none().then_some(host);
         if replaced.is_some() && refusal.is_none() {
@@ -162,10 +176,46 @@ impl World {
         assert_eq!(closed, expected, "its idle channels are closed, and nothing else is done");
     }
 
+    /// A host says between what bounds it keeps a pool.
+    pub(crate) fn bounds(
+        &mut self,
+        command: CommandId,
+        service: ServiceName,
+        min: usize,
+        max: usize,
+    ) {
+        let host = self.commands[&command];
+        let own = self.members.get_mut(&host).filter(|it| it.services.contains(&service));
+        let is_own = own.is_some();
+        if let Some(member) = own {
+            let told = member.pools.get(&service).and_then(|it| it.told);
+            member.pools.insert(service.clone(), Bounds { min, max, told });
+        }
+        let outputs = self.tell(Input::PoolBounds { command, service: service.clone(), min, max });
+        assert!(is_own || outputs.is_empty(), "what is not its own is not its to say");
+        let pauses = is_own && max == 0;
+        let paused =
+            |it: &Output<Named>| matches!(it, Output::CloseChannel { reason: Reason::Paused, .. });
+        assert!(outputs.iter().all(|it| pauses && paused(it)));
+        let idle = |it: &&ChannelId| {
+            self.channels[*it].host == host && self.channels[*it].service == service
+        };
+        assert!(!pauses || self.idle.iter().find(idle).is_none(), "no pool is kept of it");
+    }
+
+    pub(crate) fn round_trip(&mut self, command: CommandId, millis: u64) {
+        let round_trip = Duration::from_millis(millis);
+        if let Some(member) = self.members.get_mut(&self.commands[&command]) {
+            let smoothed = |before: Duration| (before * 7 + round_trip) / 8;
+            member.round_trip = Some(member.round_trip.map_or(round_trip, smoothed));
+        }
+        assert!(self.tell(Input::RoundTrip { command, round_trip }).is_empty());
+    }
+
     pub(crate) fn suspect(&mut self, command: CommandId) {
         let host = self.commands[&command];
         if let Some(member) = self.members.get_mut(&host) {
-            member.suspect = true;
+            member.suspect_since = Some(self.now);
         }
         self.tell(Input::CommandSuspect { command });
         if self.members.contains_key(&host) {
@@ -176,7 +226,7 @@ impl World {
 
     pub(crate) fn well(&mut self, command: CommandId) {
         if let Some(member) = self.members.get_mut(&self.commands[&command]) {
-            member.suspect = false;
+            member.suspect_since = None;
         }
         self.tell(Input::CommandWell { command });
     }

@@ -1,7 +1,5 @@
 //! Tells the book what happens and holds everything that it decides against the rules.
 
-use std::collections::BTreeSet;
-
 use relayserver_core::{
     Announcement, ChannelId, ChannelKey, CommandId, Grant, HostId, Input, Output, Reason, Role,
     ServiceName, SessionId,
@@ -27,9 +25,16 @@ impl World {
         let running = self.running();
         match step {
             Step::CommandUp { host } => self.command_up(host_of_v1(host)),
-            Step::MemberUp { host, token, knows_key, services } => {
+            Step::MemberUp { host, token, knows_key, services, capacity } => {
                 let services = services.into_iter().map(ServiceName::new).collect();
-                self.member_up(member(host), token.map(grant_id), knows_key, services);
+                self.member_up(member(host), token.map(grant_id), knows_key, services, capacity);
+            }
+            Step::Bounds { nth, ssh: of_ssh, min, more } => {
+                let service = if of_ssh { ssh() } else { ServiceName::default() };
+                with(nth, &commands, |it| self.bounds(it, service, min, min + more));
+            }
+            Step::RoundTrip { nth, millis } => {
+                with(nth, &commands, |it| self.round_trip(it, millis));
             }
             Step::CommandDown { nth } => with(nth, &commands, |it| self.command_down(it)),
             Step::Suspect { nth } => with(nth, &commands, |it| self.suspect(it)),
@@ -45,20 +50,10 @@ impl World {
                 self.grant_changed(grant_id(token), Some(Grant { role, services, expires }));
             }
             Step::Revoke { token } => self.grant_changed(grant_id(token), None),
-            Step::Hello { host } => {
-                self.hello(host_of_v1(host), ServiceName::default(), None);
-            }
-            Step::MemberHello { host, ssh: asks_for_ssh, knows_key } => {
-                let service = if asks_for_ssh { ssh() } else { ServiceName::default() };
-                let own = self.members.get(&member(host)).map(|member| member.key);
-                let key = if knows_key { own } else { Some(WRONG_KEY) };
-                self.hello(member(host), service, key.map(ChannelKey::new));
-            }
-            Step::Idle { nth } => with(nth, &self.reserved.clone(), |it| self.idle(it)),
-            Step::ChannelGone { nth } => {
-                let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
-                with(nth, &channels, |it| self.channel_gone(it));
-            }
+            Step::Hello { .. }
+            | Step::MemberHello { .. }
+            | Step::Idle { .. }
+            | Step::ChannelGone { .. } => self.take_step_of_channel(step),
             Step::ClientArrives { ssh: asks_for_ssh } => {
                 self.client_arrives(if asks_for_ssh { ssh() } else { ServiceName::default() });
             }
@@ -82,6 +77,26 @@ impl World {
         }
     }
 
+    fn take_step_of_channel(&mut self, step: Step) {
+        match step {
+            Step::Hello { host } => {
+                self.hello(host_of_v1(host), ServiceName::default(), None);
+            }
+            Step::MemberHello { host, ssh: asks_for_ssh, knows_key } => {
+                let service = if asks_for_ssh { ssh() } else { ServiceName::default() };
+                let own = self.members.get(&member(host)).map(|member| member.key);
+                let key = if knows_key { own } else { Some(WRONG_KEY) };
+                self.hello(member(host), service, key.map(ChannelKey::new));
+            }
+            Step::Idle { nth } => with(nth, &self.reserved.clone(), |it| self.idle(it)),
+            Step::ChannelGone { nth } => {
+                let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
+                with(nth, &channels, |it| self.channel_gone(it));
+            }
+            _ => panic!("a step of something else"),
+        }
+    }
+
     /// Tells the book, holds what concerns channels and sessions against the rules, and gives all outputs but assignments.
     pub(crate) fn tell(&mut self, input: Input<Named>) -> Vec<Output<Named>> {
         self.book.handle(self.now, input);
@@ -92,6 +107,12 @@ impl World {
                 Output::Announce { command, to, announcement: Announcement::Open(channel) } => {
                     assert_eq!(command, to);
                     opened.push((*to, *channel));
+                    continue;
+                }
+                Output::Announce {
+                    to, announcement: Announcement::PoolWanted(name, idle), ..
+                } => {
+                    self.pool_wanted(*to, name, *idle);
                     continue;
                 }
                 Output::Assigned { .. } => {
@@ -163,37 +184,59 @@ impl World {
         assert!(it.channel.is_none(), "it waited");
         let (full, service) = (self.is_full(&it.service), it.service.clone());
         match reason {
-            Reason::SessionLimit => assert!(full),
-            Reason::NoHost => assert!(!full && !self.anybody_may_serve(&service, &BTreeSet::new())),
+            Reason::SessionLimit => {
+                let here = self.anybody(|host| self.is_here(host, &service));
+                assert!(full || (here && !self.anybody(|host| self.may_serve(host, &service))));
+            }
+            Reason::NoHost => {
+                assert!(!full && !self.anybody(|host| self.is_here(host, &service)));
+            }
             Reason::NoChannel => {
-                assert!(!full && self.anybody_may_serve(&service, &BTreeSet::new()));
+                assert!(!full && self.anybody(|host| self.may_serve(host, &service)));
             }
             _ => {}
         }
         self.sessions.remove(&session);
     }
 
-    pub(crate) fn anybody_may_serve(
-        &self,
-        service: &ServiceName,
-        except: &BTreeSet<HostId>,
-    ) -> bool {
+    /// Whether it is so of any host that is known.
+    pub(crate) fn anybody(&self, is_so: impl Fn(HostId) -> bool) -> bool {
         let of_channels = self.channels.values().map(|channel| channel.host);
-        let mut known = self.commands.values().copied().chain(of_channels);
-        known.any(|host| !except.contains(&host) && self.may_serve(host, service))
+        self.commands.values().copied().chain(of_channels).any(is_so)
     }
+
+    /// A host is told how many idle channels to keep.
+    fn pool_wanted(&mut self, command: CommandId, service: &ServiceName, idle: usize) {
+        let host = self.commands[&command];
+        assert!(self.is_here(host, service), "who takes none is asked for none");
+        let bounds = self.members.get_mut(&host).and_then(|it| it.pools.get_mut(service));
+        let Some(bounds) = bounds else { panic!("only who has said its bounds is asked") };
+        assert!((bounds.min..=bounds.max).contains(&idle));
+        assert_ne!(bounds.kept(), idle, "nobody is told what it knows");
+        bounds.told = Some(idle);
+    }
+
     fn pass(&mut self, millis: u64) {
         self.now = self.now + std::time::Duration::from_millis(millis);
         let timeout = |it: &Session| it.since + self.policy.services[&it.service].assign_timeout;
         let deadlines = self.waiting().into_iter().map(|it| timeout(&self.sessions[&it]));
         let pending = self.grants.iter().filter(|(id, _)| !self.expired.contains(*id));
         let expiries = pending.filter_map(|(_, grant)| grant.expires);
-        let expected = deadlines.chain(expiries).min();
-        assert_eq!(self.book.poll_timeout(), expected, "the next deadline, or the next expiry");
+        let recoveries = self.members.values().filter_map(|member| member.failing_until);
+        let expected = deadlines.chain(expiries).chain(recoveries).min();
+        match (self.book.poll_timeout(), expected) {
+            (None, None) => {}
+            // Beside those it looks at what is asked for, once a minute.
+            (Some(due), expected) => assert!(expected.is_none_or(|expected| due <= expected)),
+            (None, Some(_)) => panic!("forgets the next deadline, expiry or recovery"),
+        }
         let now = self.now;
         let has_expired = |grant: &Grant| grant.expires.is_some_and(|expires| expires <= now);
         let expired = self.grants.iter().filter(|(_, grant)| has_expired(grant));
         self.expired.extend(expired.map(|(id, _)| id.clone()));
+        for member in self.members.values_mut() {
+            member.failing_until = member.failing_until.filter(|until| *until > now);
+        }
         self.tell(Input::TimePassed);
         for session in self.waiting() {
             let it = &self.sessions[&session];

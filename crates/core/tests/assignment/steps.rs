@@ -4,31 +4,93 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use relayserver_core::{Limits, Policy, Reason, ServiceLimits, ServiceName};
+use relayserver_core::{Capacity, Limits, Policy, Reason, ServiceLimits, ServiceName};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    CommandUp { host: u8 },
-    MemberUp { host: u8, token: Option<u8>, knows_key: bool, services: Vec<&'static str> },
-    CommandDown { nth: usize },
-    Suspect { nth: usize },
-    Well { nth: usize },
-    Gone { nth: usize },
-    Leaving { nth: usize },
-    Grant { token: u8, only_ssh: bool, lasts: Option<u64>, is_host: bool },
-    Revoke { token: u8 },
-    Hello { host: u8 },
-    MemberHello { host: u8, ssh: bool, knows_key: bool },
-    Idle { nth: usize },
-    ChannelGone { nth: usize },
-    ClientArrives { ssh: bool },
-    ClientGone { nth: usize },
-    Accepted { nth: usize },
-    OfferFailed { nth: usize, reason: Reason },
-    ClientFinished { nth: usize },
-    HostFinished { nth: usize },
-    SessionEnded { nth: usize },
-    Pass { millis: u64 },
+    CommandUp {
+        host: u8,
+    },
+    MemberUp {
+        host: u8,
+        token: Option<u8>,
+        knows_key: bool,
+        services: Vec<&'static str>,
+        capacity: Capacity,
+    },
+    Bounds {
+        nth: usize,
+        ssh: bool,
+        min: usize,
+        more: usize,
+    },
+    RoundTrip {
+        nth: usize,
+        millis: u64,
+    },
+    CommandDown {
+        nth: usize,
+    },
+    Suspect {
+        nth: usize,
+    },
+    Well {
+        nth: usize,
+    },
+    Gone {
+        nth: usize,
+    },
+    Leaving {
+        nth: usize,
+    },
+    Grant {
+        token: u8,
+        only_ssh: bool,
+        lasts: Option<u64>,
+        is_host: bool,
+    },
+    Revoke {
+        token: u8,
+    },
+    Hello {
+        host: u8,
+    },
+    MemberHello {
+        host: u8,
+        ssh: bool,
+        knows_key: bool,
+    },
+    Idle {
+        nth: usize,
+    },
+    ChannelGone {
+        nth: usize,
+    },
+    ClientArrives {
+        ssh: bool,
+    },
+    ClientGone {
+        nth: usize,
+    },
+    Accepted {
+        nth: usize,
+    },
+    OfferFailed {
+        nth: usize,
+        reason: Reason,
+    },
+    ClientFinished {
+        nth: usize,
+    },
+    HostFinished {
+        nth: usize,
+    },
+    SessionEnded {
+        nth: usize,
+    },
+    Pass {
+        millis: u64,
+    },
     Drain,
     EndAll,
 }
@@ -44,7 +106,14 @@ pub(crate) fn history() -> impl Strategy<Value = Vec<Step>> {
 fn serving() -> Vec<Step> {
     let mut steps = vec![
         Step::Grant { token: 1, only_ssh: false, lasts: None, is_host: true },
-        Step::MemberUp { host: 1, token: Some(1), knows_key: true, services: vec!["ssh"] },
+        Step::MemberUp {
+            host: 1,
+            token: Some(1),
+            knows_key: true,
+            services: vec!["ssh"],
+            capacity: Capacity::default(),
+        },
+        Step::Bounds { nth: 0, ssh: true, min: 1, more: 5 },
     ];
     for _ in 0..3 {
         steps.push(Step::MemberHello { host: 1, ssh: true, knows_key: true });
@@ -68,12 +137,17 @@ fn step() -> impl Strategy<Value = Step> {
         Reason::TargetUnreachable,
         Reason::HostAborted,
         Reason::HostSuspect,
+        Reason::NotAccepted,
     ]);
     let of_hosts = prop_oneof![
         3 => host().prop_map(|host| Step::CommandUp { host }),
-        8 => (host(), prop::option::weighted(0.9, token()), knows(), services()).prop_map(
-            |(host, token, knows_key, services)| Step::MemberUp { host, token, knows_key, services }
-        ),
+        8 => (host(), prop::option::weighted(0.9, token()), knows(), services(), capacity())
+            .prop_map(|(host, token, knows_key, services, capacity)| {
+                Step::MemberUp { host, token, knows_key, services, capacity }
+            }),
+        5 => (nth(), flag(), 0..4_usize, 0..8_usize)
+            .prop_map(|(nth, ssh, min, more)| Step::Bounds { nth, ssh, min, more }),
+        2 => (nth(), 0..800_u64).prop_map(|(nth, millis)| Step::RoundTrip { nth, millis }),
         3 => nth().prop_map(|nth| Step::CommandDown { nth }),
         2 => nth().prop_map(|nth| Step::Suspect { nth }),
         3 => nth().prop_map(|nth| Step::Well { nth }),
@@ -101,6 +175,7 @@ fn step() -> impl Strategy<Value = Step> {
         60 => of_hosts,
         45 => of_clients,
         8 => (0..3_000_u64).prop_map(|millis| Step::Pass { millis }),
+        1 => (0..200_000_u64).prop_map(|millis| Step::Pass { millis }),
         1 => Just(Step::Drain),
         1 => Just(Step::EndAll),
     ]
@@ -114,6 +189,12 @@ fn services() -> impl Strategy<Value = Vec<&'static str>> {
         2 => Just(vec!["default"]),
         1 => prop::sample::subsequence(vec!["default", "no-such", "ssh"], 1..=3),
     ]
+}
+
+fn capacity() -> impl Strategy<Value = Capacity> {
+    let weight = prop::sample::select(vec![50, 100, 200]);
+    (weight, prop::option::weighted(0.3, 1..4_usize))
+        .prop_map(|(weight, sessions_max)| Capacity { weight, sessions_max })
 }
 
 pub(crate) fn ssh() -> ServiceName {

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use relayserver_core::{
-    Book, BookSnapshot, ChannelId, ChannelKey, CommandId, Grant, GrantId, Handles, HostId,
-    HostSnapshot, Limits, MemberSnapshot, Phase, Policy, Reason, Role, ServiceName,
+    Book, BookSnapshot, Capacity, ChannelId, ChannelKey, CommandId, Grant, GrantId, Handles,
+    HostId, HostSnapshot, Limits, MemberSnapshot, Phase, Policy, Reason, Role, ServiceName,
     ServiceSnapshot, SessionId, Time,
 };
 
@@ -27,8 +28,27 @@ pub(crate) struct Member {
     pub(crate) key_before: Option<u128>,
     /// What its hello named.
     pub(crate) services: BTreeSet<ServiceName>,
-    pub(crate) suspect: bool,
+    pub(crate) capacity: Capacity,
+    pub(crate) pools: BTreeMap<ServiceName, Bounds>,
+    pub(crate) suspect_since: Option<Time>,
     pub(crate) leaving: bool,
+    pub(crate) round_trip: Option<Duration>,
+    pub(crate) last_failure: Option<(Time, Reason)>,
+    pub(crate) failing_until: Option<Time>,
+}
+
+/// What a host may keep idle of a service, and what it keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) min: usize,
+    pub(crate) max: usize,
+    pub(crate) told: Option<usize>,
+}
+
+impl Bounds {
+    pub(crate) fn kept(&self) -> usize {
+        self.told.map_or(self.min, |told| told.clamp(self.min, self.max))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) since: Time,
     pub(crate) channel: Option<ChannelId>,
     pub(crate) tried: BTreeSet<HostId>,
+    /// Hosts that were lost with it, once.
+    pub(crate) lost: BTreeSet<HostId>,
     pub(crate) accepted: bool,
     pub(crate) withdrawn: bool,
     pub(crate) client_finished: bool,
@@ -219,8 +241,28 @@ impl World {
     }
 
     pub(crate) fn may_serve(&self, host: HostId, service: &ServiceName) -> bool {
+        let capacity = self.capacity_of(host);
+        let has_room = capacity.sessions_max.is_none_or(|max| self.sessions_of(host) < max);
+        has_room && self.is_here(host, service)
+    }
+
+    fn capacity_of(&self, host: HostId) -> Capacity {
+        self.members.get(&host).map_or(Capacity::default(), |member| member.capacity)
+    }
+
+    /// The less the better: whether it has failed of late, and its sessions with one more, for its weight.
+    fn load(&self, host: HostId) -> (bool, usize) {
+        let failing = self.members.get(&host).and_then(|member| member.failing_until);
+        let weight = self.capacity_of(host).weight as usize;
+        (failing.is_some(), (self.sessions_of(host) + 1) * 10_000 / weight)
+    }
+
+    pub(crate) fn is_here(&self, host: HostId, service: &ServiceName) -> bool {
+        let paused = |member: &Member| member.pools.get(service).is_some_and(|it| it.max == 0);
         let is_here = match self.members.get(&host) {
-            Some(member) => self.has_command(host) && !member.suspect,
+            Some(member) => {
+                self.has_command(host) && member.suspect_since.is_none() && !paused(member)
+            }
             None => !self.commands_of_v1().is_empty(),
         };
         is_here && self.refusal_of_service(host, service).is_none()
@@ -249,8 +291,8 @@ impl World {
                     && self.may_serve(host(channel), service)
             };
             let candidates: Vec<&ChannelId> = self.idle.iter().filter(may_have).collect();
-            let fewest = candidates.iter().map(|it| self.sessions_of(host(it))).min()?;
-            let best = candidates.into_iter().find(|it| self.sessions_of(host(it)) == fewest)?;
+            let least = candidates.iter().map(|it| self.load(host(it))).min()?;
+            let best = candidates.into_iter().find(|it| self.load(host(it)) == least)?;
             Some((session, *best))
         })
     }
@@ -270,7 +312,9 @@ impl World {
             let idle = self.idle.iter().filter(|it| self.channels[it].service == *name).count();
             let waiting = self.waiting().iter().filter(of).count();
             let sessions = self.running().iter().filter(of).count();
-            (name.clone(), ServiceSnapshot { idle, waiting, sessions, limits: *limits })
+            // What is asked for has its own tests.
+            let wanted = self.book.snapshot().services[name].wanted;
+            (name.clone(), ServiceSnapshot { idle, waiting, sessions, wanted, limits: *limits })
         });
         let mut present: BTreeSet<HostId> = self.commands.values().copied().collect();
         present.extend(self.channels.values().map(|channel| channel.host));
@@ -284,11 +328,16 @@ impl World {
             let member = self.members.get(&host).map(|it| MemberSnapshot {
                 grant: it.grant.clone(),
                 services: it.services.clone(),
-                suspect: it.suspect,
+                capacity: it.capacity,
+                suspect_since: it.suspect_since,
                 leaving: it.leaving,
+                rtt: it.round_trip,
+                last_refusal: it.last_failure,
             });
+            let pools = self.members.get(&host).map(|it| it.pools.clone()).unwrap_or_default();
+            let wanted = pools.into_iter().map(|(name, bounds)| (name, bounds.kept())).collect();
             let (has_command, sessions) = (self.has_command(host), self.sessions_of(host));
-            (host, HostSnapshot { has_command, member, idle, sessions })
+            (host, HostSnapshot { has_command, member, idle, wanted, sessions })
         });
         BookSnapshot {
             draining: self.draining,
@@ -334,6 +383,19 @@ impl World {
         }
         for service in self.policy.services.keys() {
             assert_eq!(self.next_match(service), None, "no client waits while it could be served");
+            self.check_pools(service);
         }
+    }
+
+    /// Each host keeps what it may, and whoever waits has a channel to come, as far as the hosts' bounds allow.
+    fn check_pools(&self, service: &ServiceName) {
+        let here = self.members.iter().filter(|(host, _)| self.is_here(**host, service));
+        let pools: Vec<Bounds> =
+            here.filter_map(|(_, member)| member.pools.get(service).copied()).collect();
+        let most: usize = pools.iter().map(|bounds| bounds.max).sum();
+        let kept: usize = pools.iter().map(Bounds::kept).sum();
+        let of_service = |it: &&SessionId| self.sessions[*it].service == *service;
+        let waiting = self.waiting().iter().filter(of_service).count();
+        assert!(kept >= waiting.min(most), "{waiting} wait for {kept} of {most}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use relayserver_relay::{Counts, Reason, ReasonCounts, STATUS_SOCKET};
 use relayserver_wire::HostId;
+use relayserver_wire::command::Announcement;
 use relayserver_wire::hello::{Capacity, HelloV2, Role};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,6 +84,7 @@ async fn read(path: &Path) -> Value {
     });
     let mut status: Value = serde_json::from_str(&text.await).unwrap();
     assert!(status["relay"]["uptime_ms"].take().is_u64());
+    assert!(status["services"][0]["wanted"].take().is_u64());
     status
 }
 
@@ -103,7 +105,7 @@ async fn the_socket_tells_what_is_there_and_what_has_been() {
             token: None,
             services: vec!["default".to_owned()],
             last_key: None,
-            capacity: Capacity::default(),
+            capacity: Capacity { weight: 250, sessions_max: Some(7) },
         },
         features: Vec::new(),
     };
@@ -111,6 +113,13 @@ async fn the_socket_tells_what_is_there_and_what_has_been() {
     let hello = relayserver_wire::hello::Hello { version: 1, v2: Some(process) };
     write(&mut member, &hello.encode()).await;
     relay.until("the second host", |it| it.commands == 2).await;
+    let service = "default".to_owned();
+    let bounds = Announcement::PoolBounds { service, idle_min: 3, idle_max: 3 };
+    write(&mut member, &bounds.encode()).await;
+    let has_bounds = |host: &relayserver_relay::HostSnapshot| !host.wanted.is_empty();
+    relay
+        .until("its bounds", |_| relay.handle().snapshot().book.hosts.values().any(has_bounds))
+        .await;
     assert_eq!(read(&path).await, two_hosts());
 }
 
@@ -129,6 +138,7 @@ fn two_hosts() -> Value {
         "services": [{
             "name": "default",
             "idle": 2,
+            "wanted": null,
             "waiting": 0,
             "sessions": 1,
             "sessions_max": null,
@@ -142,10 +152,16 @@ fn two_hosts() -> Value {
                 "token": null,
                 "services": null,
                 "idle": { "default": 2 },
+                "wanted": {},
                 "sessions": 1,
+                "sessions_max": null,
+                "weight": null,
                 "has_command": true,
                 "suspect": false,
+                "suspect_for_ms": null,
                 "leaving": false,
+                "rtt_us": null,
+                "last_refusal": null,
             },
             {
                 "id": "ab".repeat(16),
@@ -153,10 +169,16 @@ fn two_hosts() -> Value {
                 "token": null,
                 "services": ["default"],
                 "idle": {},
+                "wanted": { "default": 3 },
                 "sessions": 0,
+                "sessions_max": 7,
+                "weight": 250,
                 "has_command": true,
                 "suspect": false,
+                "suspect_for_ms": null,
                 "leaving": false,
+                "rtt_us": null,
+                "last_refusal": null,
             },
         ],
         "ended": { "client_aborted": 1 },
