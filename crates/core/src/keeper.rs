@@ -4,8 +4,9 @@
 //! [`Keeper::poll_timeout`]. Nothing in here dials, waits, or knows what a session does with its bytes.
 
 mod backoff;
+mod channels;
+mod pool;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -13,13 +14,17 @@ use crate::time::Time;
 
 use backoff::{Backoff, CEILING_MAX, SETTLED, delay, some_of};
 pub use backoff::{Dice, Failure};
+use channels::Channel;
+use pool::Pool;
+pub use pool::PoolBounds;
 
-/// How many data channels a host holds unless it is told otherwise, as the original does.
-pub const POOL_SIZE: usize = 10;
-
-/// How many data channels may be under way to their answer at once. A pool of any size is filled within a few round trips,
-/// and 32 hosts behind one address stay within what a relay allows that address.
+/// How many data channels may be under way to their answer at once at a relay of version 1. A pool of any size is filled within a
+/// few round trips, and 32 hosts behind one address stay within what a relay allows that address.
 pub const DIALLING_MAX: usize = 32;
+
+/// The same at a relay of version 2, which asks for many only where many clients wait, and has connections wait their turn where
+/// there are too many.
+pub const DIALLING_V2_MAX: usize = 256;
 
 /// How many opened sessions may wait for the application to accept them, as with a listening socket. Beyond it clients wait
 /// at the relay, where another host may take them.
@@ -31,6 +36,9 @@ pub const EARLY_MAX: usize = 1024;
 
 /// A relay that is back after no time at all is still spared all of its hosts in the same moment.
 const PAUSE_SMEAR_MIN: Duration = Duration::from_millis(500);
+
+/// How much later than its relay said a host comes back at most. The relay has spread its hosts already.
+const RETURN_SMEAR: Duration = Duration::from_millis(200);
 
 /// How long an idle channel that ended without a byte is kept for its announcement, which travels on another connection: a
 /// client may connect and send its end at once, to be spoken to. Several round trips of the slowest usable link.
@@ -78,16 +86,11 @@ pub struct Keeper {
     by_id: HashMap<i32, Slot>,
     next_slot: u64,
     early: VecDeque<i32>,
+    /// When channels that are too many are closed next.
+    trim_at: Option<Time>,
     backlog: usize,
     leaving: bool,
     outputs: VecDeque<Output>,
-}
-
-/// The channels for one service.
-struct Pool {
-    size: usize,
-    /// How many are held: idle, or under way.
-    held: usize,
 }
 
 enum Command {
@@ -96,35 +99,11 @@ enum Command {
     Up { since: Time },
 }
 
-enum Channel {
-    Dialling {
-        round: u64,
-        pool: PoolIndex,
-    },
-    /// Waits for a client.
-    Idle(Idle),
-    /// Ended without a byte; an announcement may say that a session did.
-    Ended {
-        at: Time,
-        idle: Idle,
-    },
-}
-
-#[derive(Clone, Copy)]
-struct Idle {
-    id: i32,
-    pool: PoolIndex,
-    since: Time,
-    round: u64,
-}
-
 impl Keeper {
-    /// A host that holds so many idle channels in each of its pools, at least 1, and has dialled nothing yet:
-    /// [`handle_timeout`](Keeper::handle_timeout) starts it.
-    pub fn new(pool_sizes: &[usize], dice: Dice) -> Keeper {
-        let pool = |size: &usize| Pool { size: (*size).max(1), held: 0 };
+    /// A host with such pools, which has dialled nothing yet: [`handle_timeout`](Keeper::handle_timeout) starts it.
+    pub fn new(pools: &[PoolBounds], dice: Dice) -> Keeper {
         Keeper {
-            pools: pool_sizes.iter().map(pool).collect(),
+            pools: pools.iter().copied().map(Pool::new).collect(),
             dice,
             backoff: Backoff::default(),
             command: Command::Down { retry_at: Time::ZERO },
@@ -137,6 +116,7 @@ impl Keeper {
             by_id: HashMap::new(),
             next_slot: 0,
             early: VecDeque::new(),
+            trim_at: None,
             backlog: 0,
             leaving: false,
             outputs: VecDeque::new(),
@@ -154,7 +134,8 @@ impl Keeper {
             Channel::Ended { at, .. } => Some(*at + ANNOUNCEMENT_GRACE),
             Channel::Dialling { .. } | Channel::Idle(_) => None,
         });
-        ended.chain(self.next_try()).chain(self.hold_ends_at()).chain(self.trial_ends_at()).min()
+        let own = [self.next_try(), self.hold_ends_at(), self.trial_ends_at(), self.trim_at];
+        ended.chain(own.into_iter().flatten()).min()
     }
 
     /// When the relay is dialled again, where that is not now.
@@ -171,9 +152,11 @@ impl Keeper {
         Some(due.max(self.held_until))
     }
 
-    /// Whether clients can be served: the command channel is up, and there are channels, or the relay answers for more.
+    /// Whether clients can be served, or would be if no pool were paused: the command channel is up, and there are channels, or the
+    /// relay answers for more.
     pub fn is_ready(&self) -> bool {
-        let has_channels = self.channels.len() > self.dialling;
+        let has_channels =
+            self.channels.len() > self.dialling || self.pools.iter().all(|pool| pool.target() == 0);
         // In version 2 an answer on the command channel is one, too; what clients can use are channels.
         let had_channels = match self.channels_need_command {
             true => self.channel_was_answered,
@@ -189,12 +172,7 @@ impl Keeper {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time) {
-        let over = |channel: &Channel| matches!(channel, Channel::Ended { at, .. } if *at + ANNOUNCEMENT_GRACE <= now);
-        let over: Vec<Slot> =
-            self.channels.iter().filter(|(_, it)| over(it)).map(|(slot, _)| *slot).collect();
-        for slot in over {
-            self.give_up_ended(now, slot);
-        }
+        self.give_up_ended_before(now, Some(now));
         self.decide(now);
     }
 
@@ -203,6 +181,7 @@ impl Keeper {
         self.channels_need_command = false;
         if matches!(self.command, Command::Dialling { .. }) {
             self.command = Command::Up { since: now };
+            self.pools.iter_mut().for_each(Pool::forget_wanted);
         }
         self.decide(now);
     }
@@ -215,6 +194,7 @@ impl Keeper {
             self.backoff.answered(round);
             self.backoff.settled(round);
             self.command = Command::Up { since: now };
+            self.pools.iter_mut().for_each(Pool::forget_wanted);
         }
         self.decide(now);
     }
@@ -222,13 +202,7 @@ impl Keeper {
     /// Nothing was heard of the relay for so long that it may have given this host's channels up: what is idle is closed,
     /// unread, and the command channel is dialled anew.
     pub fn handle_silence(&mut self, now: Time) {
-        let answered = |channel: &Channel| !matches!(channel, Channel::Dialling { .. });
-        let answered: Vec<Slot> =
-            self.channels.iter().filter(|(_, it)| answered(it)).map(|(slot, _)| *slot).collect();
-        for slot in answered {
-            self.take(slot);
-            self.outputs.push_back(Output::Close(slot));
-        }
+        self.close_where(|channel| !matches!(channel, Channel::Dialling { .. }));
         if let Command::Up { since } = self.command {
             // At once, where that is not all that this relay does.
             let delay = match self.command_lost_since(now, since) {
@@ -245,23 +219,49 @@ impl Keeper {
     /// all hosts come back at once.
     pub fn handle_pause(&mut self, now: Time, pause: Duration) {
         let beyond = some_of(pause.max(PAUSE_SMEAR_MIN), &mut self.dice);
-        self.held_until = now + pause + beyond;
+        self.held_until = self.held_until.max(now + pause + beyond);
     }
 
-    /// The connection that asked for a command channel has become a data channel, which announcements will call `id`: the relay is
-    /// an original. `None` where no more channels are wanted.
-    pub fn handle_adopted(&mut self, now: Time, id: i32) -> Option<Slot> {
-        let Command::Dialling { round } = self.command else {
-            return None;
-        };
-        self.backoff.answered(round);
-        if self.leaving || self.room() == 0 {
-            return None;
+    /// The relay is leaving, and wants its hosts back after `pause`. The command channel that was up is another's matter from now on:
+    /// sessions run by it. A new one is dialled when the time has come.
+    pub fn handle_relay_leaving(&mut self, now: Time, pause: Duration) {
+        let beyond = some_of(RETURN_SMEAR, &mut self.dice);
+        self.held_until = self.held_until.max(now + pause + beyond);
+        if let Command::Up { .. } = self.command {
+            self.command = Command::Down { retry_at: now };
+            self.early.clear();
         }
-        let pool = self.emptiest()?;
-        let slot = self.hold(pool, Channel::Idle(Idle { id, pool, since: now, round }));
-        self.by_id.insert(id, slot);
-        Some(slot)
+        self.decide(now);
+    }
+
+    /// What may have kept the relay away is over, as where the network has changed or the machine has woken up: it is dialled at once
+    /// where it was away. Whoever calls this sees to it that it is not called without end.
+    pub fn handle_return(&mut self, now: Time) {
+        if self.backoff.forgive_absence()
+            && let Command::Down { retry_at } = &mut self.command
+        {
+            *retry_at = now;
+        }
+        self.decide(now);
+    }
+
+    /// The relay wants so many idle channels in this pool.
+    pub fn handle_wanted(&mut self, now: Time, pool: PoolIndex, idle: usize) {
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.set_wanted(idle);
+        }
+        self.decide(now);
+    }
+
+    /// Sessions of this pool are not to be had for now, or again. What is idle or under way is closed.
+    pub fn handle_paused(&mut self, now: Time, pool: PoolIndex, is_paused: bool) {
+        if let Some(paused) = self.pools.get_mut(pool) {
+            paused.set_paused(is_paused);
+        }
+        if is_paused {
+            self.close_where(|channel| channel.pool() == pool);
+        }
+        self.decide(now);
     }
 
     /// Dialling the command channel failed.
@@ -282,78 +282,7 @@ impl Keeper {
             let losses = self.command_lost_since(now, since);
             let delay = delay(losses, CEILING_MAX, &mut self.dice);
             self.command = Command::Down { retry_at: now + delay };
-            let ended = |channel: &Channel| matches!(channel, Channel::Ended { .. });
-            let ended: Vec<Slot> =
-                self.channels.iter().filter(|(_, it)| ended(it)).map(|(slot, _)| *slot).collect();
-            for slot in ended {
-                self.give_up_ended(now, slot);
-            }
-        }
-        self.decide(now);
-    }
-
-    /// The relay answered the hello: the channel, which announcements will call `id`, is idle.
-    pub fn handle_answered(&mut self, now: Time, slot: Slot, id: i32) {
-        if let Some(Channel::Dialling { round, pool }) = self.channels.get(&slot) {
-            let idle = Idle { id, pool: *pool, since: now, round: *round };
-            self.backoff.answered(idle.round);
-            self.channel_was_answered = true;
-            self.dialling -= 1;
-            self.channels.insert(slot, Channel::Idle(idle));
-            self.by_id.insert(id, slot);
-            if let Some(at) = self.early.iter().position(|early| *early == id) {
-                self.early.remove(at);
-                self.open(slot);
-                self.outputs.push_back(Output::Open(slot));
-            }
-        }
-        self.decide(now);
-    }
-
-    /// The channel did not come to an answer.
-    pub fn handle_failed(&mut self, now: Time, slot: Slot, failure: Failure) {
-        if let Some(Channel::Dialling { round, .. }) = self.channels.get(&slot) {
-            self.backoff.failed(now, *round, failure, &mut self.dice);
-            self.take(slot);
-        }
-        self.decide(now);
-    }
-
-    /// The relay announced a session on the channel that it calls `id`.
-    pub fn handle_announced(&mut self, now: Time, id: i32) {
-        if let Some(&slot) = self.by_id.get(&id) {
-            self.open(slot);
-            self.outputs.push_back(Output::Open(slot));
-        } else if self.dialling > 0 {
-            if self.early.len() == EARLY_MAX {
-                self.early.pop_front();
-            }
-            self.early.push_back(id);
-        }
-        self.decide(now);
-    }
-
-    /// The session's first byte came on an idle channel, which is with the application already.
-    pub fn handle_first_byte(&mut self, now: Time, slot: Slot) {
-        self.open(slot);
-        self.decide(now);
-    }
-
-    /// An idle channel ended (FIN) without a byte.
-    pub fn handle_ended(&mut self, now: Time, slot: Slot) {
-        if let Some(&Channel::Idle(idle)) = self.channels.get(&slot) {
-            self.channels.insert(slot, Channel::Ended { at: now, idle });
-            if !matches!(self.command, Command::Up { .. }) {
-                self.give_up_ended(now, slot);
-            }
-        }
-        self.decide(now);
-    }
-
-    /// An idle channel failed.
-    pub fn handle_lost(&mut self, now: Time, slot: Slot) {
-        if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
-            self.backoff.lost(now, idle.round, now - idle.since, &mut self.dice);
+            self.give_up_ended_before(now, None);
         }
         self.decide(now);
     }
@@ -371,6 +300,7 @@ impl Keeper {
         self.leaving = true;
         self.dialling = 0;
         self.pools.iter_mut().for_each(|pool| pool.held = 0);
+        self.trim_at = None;
         self.by_id.clear();
         self.early.clear();
         for slot in std::mem::take(&mut self.channels).into_keys() {
@@ -390,9 +320,13 @@ impl Keeper {
         for (index, pool) in self.pools.iter().enumerate() {
             let held = self.channels.values().filter(|channel| channel.pool() == index).count();
             assert_eq!(pool.held, held, "a pool's channels are counted");
-            assert!(held <= pool.size, "more channels than the pool has places");
+            assert!(held <= pool.bounds().max, "more channels than the pool has places");
+            assert!(!pool.is_paused() || held == 0, "a paused pool has channels");
+            let trims = self.excess_of(index) == 0 || self.trim_at.is_some();
+            assert!(trims || self.leaving, "what is too many is to be closed");
         }
-        assert!(self.dialling <= DIALLING_MAX, "too many dials at once");
+        let dialling_max = DIALLING_MAX.max(DIALLING_V2_MAX);
+        assert!(self.dialling <= dialling_max, "too many dials at once");
         assert!(self.early.len() <= EARLY_MAX, "too many early announcements");
         assert!(self.early.is_empty() || self.dialling > 0, "early announcements for nobody");
         assert!(self.by_id.len() <= self.channels.len() - self.dialling, "an id without a channel");
@@ -410,6 +344,7 @@ impl Keeper {
         if self.held_until <= now {
             self.held_until = Time::ZERO;
         }
+        self.trim(now);
         if self.leaving || self.held_until > now || !self.backoff.is_over(now) {
             return;
         }
@@ -438,14 +373,6 @@ impl Keeper {
         before
     }
 
-    fn hold(&mut self, pool: PoolIndex, channel: Channel) -> Slot {
-        let slot = Slot(self.next_slot);
-        self.next_slot += 1;
-        self.channels.insert(slot, channel);
-        self.pools.iter_mut().skip(pool).take(1).for_each(|pool| pool.held += 1);
-        slot
-    }
-
     fn hold_ends_at(&self) -> Option<Time> {
         (self.held_until > Time::ZERO && !self.leaving).then_some(self.held_until)
     }
@@ -461,78 +388,12 @@ impl Keeper {
             return 0;
         }
         if self.backoff.is_proven() {
-            return DIALLING_MAX - self.dialling;
+            let max = if self.channels_need_command { DIALLING_V2_MAX } else { DIALLING_MAX };
+            return max.saturating_sub(self.dialling);
         }
         // The command channel comes first: what opens before it is up is not announced to us. And where the relay has closed
         // channels that it had answered, the next one is watched until it has settled.
         let watches_one = self.on_trial().next().is_some();
         usize::from(command_is_up && self.dialling == 0 && !watches_one)
-    }
-
-    /// How many more channels the application's backlog allows.
-    fn room(&self) -> usize {
-        let wanted: usize = self.pools.iter().map(|pool| pool.size).sum();
-        let room = BACKLOG_MAX.max(wanted).saturating_sub(self.backlog);
-        wanted.min(room).saturating_sub(self.channels.len())
-    }
-
-    /// The pool that lacks the most channels; the first of those that do. `None` where all are full.
-    fn emptiest(&self) -> Option<PoolIndex> {
-        let missing = self.pools.iter().map(|pool| pool.size.saturating_sub(pool.held));
-        let (missing, index) = missing.enumerate().map(|(at, it)| (it, Reverse(at))).max()?;
-        (missing > 0).then_some(index.0)
-    }
-
-    /// When the relay is proven again by an idle channel that it has not closed, where it has closed some before.
-    fn trial_ends_at(&self) -> Option<Time> {
-        self.on_trial().filter_map(|(idle, ended)| (!ended).then_some(idle.since + SETTLED)).min()
-    }
-
-    /// The channels by which a relay that answers and has closed channels is judged, and whether they have ended.
-    fn on_trial(&self) -> impl Iterator<Item = (Idle, bool)> {
-        let on_trial = self.backoff.has_answered() && !self.backoff.is_proven();
-        let answered = self.channels.values().filter_map(|channel| match *channel {
-            Channel::Idle(idle) => Some((idle, false)),
-            Channel::Ended { idle, .. } => Some((idle, true)),
-            Channel::Dialling { .. } => None,
-        });
-        answered.filter(move |(idle, _)| on_trial && idle.round == self.backoff.round())
-    }
-
-    fn open(&mut self, slot: Slot) {
-        if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
-            self.backoff.settled(idle.round);
-            self.backlog += 1;
-        }
-    }
-
-    fn give_up_ended(&mut self, now: Time, slot: Slot) {
-        if let Some(Channel::Ended { at, idle }) = self.take(slot) {
-            self.backoff.lost(now, idle.round, at - idle.since, &mut self.dice);
-            self.outputs.push_back(Output::Close(slot));
-        }
-    }
-
-    fn take(&mut self, slot: Slot) -> Option<Channel> {
-        let taken = self.channels.remove(&slot)?;
-        self.pools.iter_mut().skip(taken.pool()).take(1).for_each(|pool| pool.held -= 1);
-        match taken {
-            Channel::Dialling { .. } => self.dialling -= 1,
-            Channel::Idle(Idle { id, .. }) | Channel::Ended { idle: Idle { id, .. }, .. } => {
-                if self.by_id.get(&id) == Some(&slot) {
-                    self.by_id.remove(&id);
-                }
-            }
-        }
-        Some(taken)
-    }
-}
-
-impl Channel {
-    fn pool(&self) -> PoolIndex {
-        match self {
-            Channel::Dialling { pool, .. } => *pool,
-            Channel::Idle(idle) | Channel::Ended { idle, .. } => idle.pool,
-        }
     }
 }

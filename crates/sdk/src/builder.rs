@@ -1,11 +1,13 @@
 //! How a listener is set up.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relayserver_core::keeper::{BACKLOG_MAX, POOL_SIZE};
+use relayserver_core::keeper::{BACKLOG_MAX, PoolBounds};
 use relayserver_transport::HostPort;
+use relayserver_wire::hello::{Capacity, WEIGHT_MAX};
 use relayserver_wire::is_service_name;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -26,9 +28,10 @@ pub struct Builder {
     relay: Whom,
     hosts_port: u16,
     command_port: u16,
-    pool_size: usize,
-    /// With the sizes of their pools, where they have their own.
-    services: Vec<(String, Option<usize>)>,
+    pool: PoolBounds,
+    /// With their pools, where they have their own.
+    services: Vec<(String, Option<PoolBounds>)>,
+    capacity: Capacity,
     connect_timeout: Option<Duration>,
     bind_addr: Option<IpAddr>,
 }
@@ -54,8 +57,9 @@ impl Builder {
             relay,
             hosts_port: HOSTS_PORT,
             command_port: COMMAND_PORT,
-            pool_size: POOL_SIZE,
+            pool: PoolBounds::default(),
             services: Vec::new(),
+            capacity: Capacity::default(),
             connect_timeout: None,
             bind_addr: None,
         }
@@ -73,9 +77,31 @@ impl Builder {
         self
     }
 
-    /// How many data channels to keep waiting for the clients of each service; 10 unless said otherwise, at least 1.
-    pub fn pool_size(mut self, channels: usize) -> Builder {
-        self.pool_size = channels.max(1);
+    /// How many data channels to keep waiting for the clients of each service: at least so many, and as many as the relay asks for,
+    /// which goes by how clients arrive, but not more than the upper bound. 10 to 256 unless said otherwise; at least 1. Sessions are
+    /// not counted.
+    pub fn pool(mut self, channels: RangeInclusive<usize>) -> Builder {
+        self.pool = PoolBounds::new(*channels.start(), *channels.end());
+        self
+    }
+
+    /// How many data channels to keep waiting for the clients of each service, always: [`pool`](Builder::pool) with both bounds the
+    /// same.
+    pub fn pool_size(self, channels: usize) -> Builder {
+        self.pool(channels..=channels)
+    }
+
+    /// This host's share of the sessions beside other hosts of the same services: one of twice the weight gets twice as many. 1 to
+    /// 10,000, and 100 unless said otherwise. An original relay goes by addresses, and does not heed it.
+    pub fn weight(mut self, weight: u32) -> Builder {
+        self.capacity.weight = weight.clamp(1, WEIGHT_MAX);
+        self
+    }
+
+    /// How many sessions this host takes at once, of all its services together, at least 1; any number unless this is said. The relay
+    /// keeps to it, and gives further clients to other hosts, or has them wait. An original relay does not heed it.
+    pub fn max_sessions(mut self, sessions: u32) -> Builder {
+        self.capacity.sessions_max = Some(sessions.max(1));
         self
     }
 
@@ -85,9 +111,14 @@ impl Builder {
         self
     }
 
-    /// A service to serve, with as many data channels waiting for its clients, at least 1.
-    pub fn service_with_pool(mut self, name: impl Into<String>, channels: usize) -> Builder {
-        self.services.push((name.into(), Some(channels.max(1))));
+    /// A service to serve, with a [pool](Builder::pool) of its own.
+    pub fn service_with_pool(
+        mut self,
+        name: impl Into<String>,
+        channels: RangeInclusive<usize>,
+    ) -> Builder {
+        let pool = PoolBounds::new(*channels.start(), *channels.end());
+        self.services.push((name.into(), Some(pool)));
         self
     }
 
@@ -116,13 +147,14 @@ impl Builder {
     /// [connect timeout](Builder::connect_timeout).
     pub async fn listen(self) -> Result<Listener, Error> {
         let Builder { connect_timeout, .. } = self;
-        let (link, pool_sizes) = self.link()?;
-        let shared = Arc::new(Shared::new(link));
+        let (link, pools) = self.link()?;
+        let shared = Arc::new(Shared::new(link, &pools));
         // Room for all that the keeper lets open: the backlog, and channels that were idle when it was reached.
-        let (queue, sessions) = mpsc::channel(BACKLOG_MAX + pool_sizes.iter().sum::<usize>());
+        let (queue, sessions) =
+            mpsc::channel(BACKLOG_MAX + pools.iter().map(|pool| pool.max).sum::<usize>());
         let (hopeless_sender, hopeless) = oneshot::channel();
         let listener = Listener::new(Arc::clone(&shared), sessions);
-        tokio::spawn(Driver::new(Arc::clone(&shared), &pool_sizes, queue, hopeless_sender).run());
+        tokio::spawn(Driver::new(Arc::clone(&shared), &pools, queue, hopeless_sender).run());
         let mut status = shared.status.subscribe();
         let ready = status.wait_for(|status| matches!(status, Status::Ready { .. }));
         let accepted = async {
@@ -149,19 +181,20 @@ impl Builder {
     }
 
     /// How the relay is reached, and how many channels wait for each service.
-    fn link(self) -> Result<(Link, Vec<usize>), Error> {
-        let Builder { relay, hosts_port, command_port, pool_size, services, bind_addr, .. } = self;
-        let (mut names, mut sizes) = (Vec::new(), Vec::new());
-        for (name, size) in services {
+    fn link(self) -> Result<(Link, Vec<PoolBounds>), Error> {
+        let Builder { relay, hosts_port, command_port, pool, services, bind_addr, .. } = self;
+        let capacity = self.capacity;
+        let (mut names, mut pools) = (Vec::new(), Vec::new());
+        for (name, own) in services {
             if !is_service_name(&name) || names.contains(&name) {
                 return Err(Error::Service(name));
             }
             names.push(name);
-            sizes.push(size.unwrap_or(pool_size));
+            pools.push(own.unwrap_or(pool));
         }
         if names.is_empty() {
             names.push("default".to_owned());
-            sizes.push(pool_size);
+            pools.push(pool);
         }
         let relay = match relay {
             Whom::Joined(join) => joined(join)?,
@@ -174,7 +207,7 @@ impl Builder {
                 Relay::Anyone { hosts, command }
             }
         };
-        Ok((Link::new(relay, bind_addr, names), sizes))
+        Ok((Link::new(relay, bind_addr, names, capacity), pools))
     }
 }
 

@@ -11,10 +11,9 @@ use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::{self, Decoder};
 use relayserver_wire::hello::{AnswerV2, Welcome};
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::report::{Fault, Port, Report, Trouble};
+use crate::report::{CommandReport, CommandReporter, Fault, Port, Trouble};
 use crate::shared::Shared;
 use crate::status::Served;
 use crate::talk::{self, Ended};
@@ -24,22 +23,21 @@ use crate::talk::{self, Ended};
 const GREETING: Duration = Duration::from_millis(100);
 
 /// Asks for a command channel and reports what it hears, to its end or until the listener is over.
-pub(crate) async fn run(shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
+pub(crate) async fn run(shared: Arc<Shared>, reporter: CommandReporter) {
     let last = tokio::select! {
-        last = follow(&shared, &reports) => last,
+        last = follow(&shared, &reporter) => last,
         () = shared.over.cancelled() => return,
     };
-    // Without a driver the listener is gone.
-    let _taken = reports.send(last).await;
+    reporter.tell(last).await;
 }
 
-async fn follow(shared: &Shared, reports: &mpsc::Sender<Report>) -> Report {
+async fn follow(shared: &Shared, reporter: &CommandReporter) -> CommandReport {
     let link = &shared.link;
     let address = link.hosts().clone();
     let said = link.say(&link.hello_of_command(), FRAME_MAX).await;
     let refused = |trouble| {
         link.try_next_address();
-        Report::CommandFailed(trouble)
+        CommandReport::Failed(trouble)
     };
     let (stream, answer) = match said {
         Ok(said) => said,
@@ -47,14 +45,14 @@ async fn follow(shared: &Shared, reports: &mpsc::Sender<Report>) -> Report {
     };
     match (answer.v2.clone(), link.command()) {
         (Some(AnswerV2::Welcome(welcome)), _) => {
-            member(stream, welcome, &address, shared, reports).await
+            member(stream, welcome, &address, shared, reporter).await
         }
         (Some(AnswerV2::Refused(refusal)), _) => refused(Trouble::refused(&address, &refusal)),
         (None, None) => refused(Trouble::version_1_behind_a_join_line(&address)),
         (None, Some(command)) => {
             link.forget_key();
-            let _taken = reports.send(Report::Original { stream, answer }).await;
-            original(command, shared, reports).await
+            reporter.tell(CommandReport::Original { stream, answer }).await;
+            original(command, shared, reporter).await
         }
     }
 }
@@ -65,23 +63,23 @@ async fn member(
     welcome: Welcome,
     address: &HostPort,
     shared: &Shared,
-    reports: &mpsc::Sender<Report>,
-) -> Report {
+    reporter: &CommandReporter,
+) -> CommandReport {
     let Some(key) = welcome.channel_key else {
         let fault = Fault::NotARelay("an answer without a channel key".to_owned());
-        return Report::CommandFailed(Trouble::at(Port::Hosts, address, fault));
+        return CommandReport::Failed(Trouble::at(Port::Hosts, address, fault));
     };
     let patience = patience(&welcome);
     shared.link.set_key(key);
     let was_away = shared.contact.begin(patience.suspect_after);
     if was_away {
-        let _taken = reports.send(Report::Silence).await;
+        reporter.tell(CommandReport::Silence).await;
     }
     let services = welcome.services.into_iter().map(Served::from).collect();
-    let _taken = reports.send(Report::CommandAnswered { services }).await;
-    match talk::run(stream, shared, reports, patience).await {
-        Ended::Lost(fault) => Report::CommandLost(Trouble::at(Port::Hosts, address, fault)),
-        Ended::Silent => Report::Silence,
+    reporter.tell(CommandReport::Answered { services }).await;
+    match talk::run(stream, shared, reporter, patience).await {
+        Ended::Lost(fault) => CommandReport::Lost(Trouble::at(Port::Hosts, address, fault)),
+        Ended::Silent => CommandReport::Silence,
     }
 }
 
@@ -98,20 +96,24 @@ fn patience(welcome: &Welcome) -> Patience {
 }
 
 /// An original's command channel.
-async fn original(address: &HostPort, shared: &Shared, reports: &mpsc::Sender<Report>) -> Report {
+async fn original(
+    address: &HostPort,
+    shared: &Shared,
+    reporter: &CommandReporter,
+) -> CommandReport {
     let mut stream = match shared.link.dial(address, Port::Command).await {
         Ok(stream) => stream,
-        Err(trouble) => return Report::CommandFailed(trouble),
+        Err(trouble) => return CommandReport::Failed(trouble),
     };
     if let Err(fault) = says_nothing_else(&mut stream).await {
-        return Report::CommandFailed(Trouble::at(Port::Command, address, fault));
+        return CommandReport::Failed(Trouble::at(Port::Command, address, fault));
     }
-    let _taken = reports.send(Report::CommandUp).await;
-    let fault = match listen(&mut stream, reports).await {
+    reporter.tell(CommandReport::Up).await;
+    let fault = match listen(&mut stream, reporter).await {
         Ok(()) => Fault::Lost("closed the command channel".to_owned()),
         Err(fault) => fault,
     };
-    Report::CommandLost(Trouble::at(Port::Command, address, fault))
+    CommandReport::Lost(Trouble::at(Port::Command, address, fault))
 }
 
 /// Waits a moment for what other servers say to whoever connects. An original says nothing, or a frame.
@@ -127,7 +129,7 @@ async fn says_nothing_else(stream: &mut Stream) -> Result<(), Fault> {
 }
 
 /// Reports every announcement, to the end of the channel.
-async fn listen(stream: &mut Stream, reports: &mpsc::Sender<Report>) -> Result<(), Fault> {
+async fn listen(stream: &mut Stream, reporter: &CommandReporter) -> Result<(), Fault> {
     let mut decoder = Decoder::new(FRAME_MAX);
     let mut buffer = [0; 1024];
     loop {
@@ -138,7 +140,7 @@ async fn listen(stream: &mut Stream, reports: &mpsc::Sender<Report>) -> Result<(
         }
         while let Some(payload) = decoder.next(&mut input).map_err(Fault::not_a_relay)? {
             let announcement = Announcement::decode(&payload).map_err(Fault::not_a_relay)?;
-            let _taken = reports.send(Report::Announced(announcement)).await;
+            reporter.tell(CommandReport::Announced(announcement)).await;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use relayserver_core::Time;
-use relayserver_core::keeper::{Keeper, Output, Slot};
+use relayserver_core::keeper::{Keeper, Output, PoolBounds, Slot};
 use relayserver_wire::command::Announcement;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
@@ -17,11 +17,11 @@ use tracing::{debug, info, warn};
 use crate::channel::Open;
 use crate::complaints::Complaints;
 use crate::events::DropReason;
-use crate::report::{Hopeless, Report, Trouble};
+use crate::report::{CommandReport, CommandReporter, Hopeless, Report, Trouble};
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::status::{Served, Status, listed};
-use crate::{Error, SessionId, channel, command};
+use crate::{Error, SessionId, channel, command, network};
 
 /// How many reports may wait for the driver, which never waits for anybody.
 const REPORTS_MAX: usize = 256;
@@ -30,6 +30,8 @@ const REPORTS_MAX: usize = 256;
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     keeper: Keeper,
+    /// The number of the command channel that there is, or that was dialled last.
+    command: u64,
     /// Reaches the tasks of channels that no session has opened on. Dropping a sender closes the channel.
     channels: HashMap<Slot, oneshot::Sender<Open>>,
     /// Those tasks, until they have handed their sessions on or ended without one.
@@ -54,13 +56,14 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        pool_sizes: &[usize],
+        pools: &[PoolBounds],
         sessions: mpsc::Sender<Session>,
         hopeless: oneshot::Sender<Error>,
     ) -> Driver {
         let (reporter, reports) = mpsc::channel(REPORTS_MAX);
         Driver {
-            keeper: Keeper::new(pool_sizes, Box::new(|| fastrand::u64(..))),
+            keeper: Keeper::new(pools, Box::new(|| fastrand::u64(..))),
+            command: 0,
             shared,
             channels: HashMap::new(),
             tasks: TaskTracker::new(),
@@ -81,6 +84,9 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _command_ends_with_the_driver = shared.over.clone().drop_guard();
+        let (mut pools, mut changes) = (shared.pools.subscribe(), shared.network.subscribe());
+        pools.mark_changed();
+        let mut network = std::pin::pin!(network::watch(&shared.network));
         self.keeper.handle_timeout(self.now());
         loop {
             self.perform();
@@ -91,6 +97,13 @@ impl Driver {
                 Some(report) = self.reports.recv() => self.take(report),
                 () = shared.accepted.notified() => {}
                 () = wait_until(wake) => self.keeper.handle_timeout(self.now()),
+                Ok(()) = pools.changed() => {
+                    for (index, pool) in pools.borrow_and_update().iter().enumerate() {
+                        self.keeper.handle_paused(self.now(), index, !pool.is_available);
+                    }
+                }
+                Ok(()) = changes.changed() => self.keeper.handle_return(self.now()),
+                () = &mut network => {}
             }
             let unaccepted = shared.unaccepted.load(Ordering::Acquire);
             self.keeper.handle_backlog(self.now(), unaccepted);
@@ -119,7 +132,7 @@ impl Driver {
             tokio::select! {
                 () = &mut last_gone => break,
                 Some(report) = self.reports.recv() => {
-                    if let Report::Announced(announcement) = report {
+                    if let Report::Command(_, CommandReport::Announced(announcement)) = report {
                         self.announced(announcement);
                     }
                 }
@@ -136,7 +149,11 @@ impl Driver {
         while let Some(output) = self.keeper.poll_output() {
             let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
             match output {
-                Output::DialCommand => drop(tokio::spawn(command::run(shared, reporter))),
+                Output::DialCommand => {
+                    self.command += 1;
+                    let reporter = CommandReporter { number: self.command, reports: reporter };
+                    drop(tokio::spawn(command::run(shared, reporter)));
+                }
                 // Its task has ended by itself (silence), or ends with `over`, which is soon.
                 Output::AbandonCommand => {}
                 Output::DialChannel(slot, pool) => {
@@ -168,33 +185,16 @@ impl Driver {
         let now = self.now();
         let was_ready = self.keeper.is_ready();
         match report {
-            Report::CommandUp => self.keeper.handle_command_up(now),
-            Report::CommandAnswered { services } => {
-                self.served = services;
-                self.hopeless_in_a_row = 0;
-                self.keeper.handle_command_answered(now);
+            Report::Command(number, report) if number == self.command => {
+                self.of_command(now, was_ready, report);
             }
-            Report::Silence => {
-                warn!(relay = %self.shared.link.hosts(), "relay not heard of for too long, connecting anew");
-                self.keeper.handle_silence(now);
-            }
-            Report::Original { stream, answer } => {
-                // Where no channel is wanted it is closed, as any idle channel may be.
-                if let Some(slot) = self.keeper.handle_adopted(now, answer.channel_id)
-                    && let Some(task) = self.channel(slot)
-                {
-                    self.tasks.spawn(task.adopt(stream, answer));
+            // That of a relay that is leaving: it tells how the sessions end that run there.
+            Report::Command(_, CommandReport::Announced(announcement)) => {
+                if let Announcement::SessionEnded { .. } = announcement {
+                    self.announced(announcement);
                 }
             }
-            Report::CommandFailed(trouble) => {
-                self.keeper.handle_command_failed(now, trouble.failure);
-                self.troubled(was_ready, true, trouble);
-            }
-            Report::CommandLost(trouble) => {
-                self.keeper.handle_command_lost(now);
-                self.troubled(was_ready, true, trouble);
-            }
-            Report::Announced(announcement) => self.announced(announcement),
+            Report::Command(..) => debug!("an older command channel has ended"),
             Report::ChannelAnswered { slot, channel_id, clients } => {
                 if clients.is_some() {
                     let service = self.shared.link.services().first().cloned();
@@ -219,6 +219,39 @@ impl Driver {
         }
     }
 
+    /// The command channel has something to tell.
+    fn of_command(&mut self, now: Time, was_ready: bool, report: CommandReport) {
+        match report {
+            CommandReport::Up => self.keeper.handle_command_up(now),
+            CommandReport::Answered { services } => {
+                self.served = services;
+                self.hopeless_in_a_row = 0;
+                self.keeper.handle_command_answered(now);
+            }
+            CommandReport::Silence => {
+                warn!(relay = %self.shared.link.hosts(), "relay not heard of for too long, connecting anew");
+                self.keeper.handle_silence(now);
+            }
+            CommandReport::Original { stream, answer } => {
+                // Where no channel is wanted it is closed, as any idle channel may be.
+                if let Some(slot) = self.keeper.handle_adopted(now, answer.channel_id)
+                    && let Some(task) = self.channel(slot)
+                {
+                    self.tasks.spawn(task.adopt(stream, answer));
+                }
+            }
+            CommandReport::Failed(trouble) => {
+                self.keeper.handle_command_failed(now, trouble.failure);
+                self.troubled(was_ready, true, trouble);
+            }
+            CommandReport::Lost(trouble) => {
+                self.keeper.handle_command_lost(now);
+                self.troubled(was_ready, true, trouble);
+            }
+            CommandReport::Announced(announcement) => self.announced(announcement),
+        }
+    }
+
     fn announced(&mut self, announcement: Announcement) {
         match announcement {
             Announcement::Open { channel_id } => {
@@ -236,7 +269,17 @@ impl Driver {
             Announcement::Leaving { reason, retry_after_ms } => {
                 let pause = Duration::from_millis(retry_after_ms.unwrap_or_default().into());
                 info!(reason, ?pause, "relay is leaving");
-                self.keeper.handle_pause(self.now(), pause);
+                self.keeper.handle_relay_leaving(self.now(), pause);
+                // From now on it tells of the sessions that run there, and of nothing else.
+                self.command += 1;
+            }
+            Announcement::PoolWanted { service, idle } => {
+                let index = self.shared.link.services().iter().position(|it| *it == service);
+                if let Some(index) = index {
+                    let idle = usize::try_from(idle).unwrap_or(usize::MAX);
+                    debug!(service, idle, "idle channels wanted");
+                    self.keeper.handle_wanted(self.now(), index, idle);
+                }
             }
             Announcement::Unknown { message_type } => {
                 debug!(message_type, "unknown announcement ignored");

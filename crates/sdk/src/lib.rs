@@ -39,6 +39,7 @@ pub mod handlers;
 mod join;
 mod link;
 mod listener;
+mod network;
 mod report;
 mod session;
 mod shared;

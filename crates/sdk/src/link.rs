@@ -26,6 +26,8 @@ pub(crate) struct Link {
     /// The address of this machine to dial from.
     bind_addr: Option<IpAddr>,
     services: Vec<String>,
+    /// How much it takes, beside other hosts.
+    capacity: Capacity,
     host_id: HostId,
     told: Mutex<Told>,
 }
@@ -55,9 +57,14 @@ struct Told {
 }
 
 impl Link {
-    pub(crate) fn new(relay: Relay, bind_addr: Option<IpAddr>, services: Vec<String>) -> Link {
+    pub(crate) fn new(
+        relay: Relay,
+        bind_addr: Option<IpAddr>,
+        services: Vec<String>,
+        capacity: Capacity,
+    ) -> Link {
         let host_id = HostId(fastrand::u128(..).to_be_bytes());
-        Link { relay, bind_addr, services, host_id, told: Mutex::default() }
+        Link { relay, bind_addr, services, capacity, host_id, told: Mutex::default() }
     }
 
     /// Where data channels are dialled, and, in version 2, the command channel.
@@ -122,7 +129,7 @@ impl Link {
             Relay::Joined { join, .. } => Some(Token::new(join.token().expose())),
         };
         let (services, last_key) = (self.services.clone(), self.told().last_key);
-        let capacity = Capacity::default();
+        let capacity = self.capacity;
         self.hello(Role::Command { token, services, last_key, capacity })
     }
 
@@ -167,11 +174,7 @@ impl Link {
         };
         match timeout(limits::HELLO_TIMEOUT, saying).await {
             Ok(said) => said,
-            Err(_elapsed) => {
-                let waited = limits::HELLO_TIMEOUT;
-                let fault = Fault::Lost(format!("has not answered a hello within {waited:?}"));
-                Err(Trouble::at(Port::Hosts, &address, fault))
-            }
+            Err(_elapsed) => Err(Trouble::unanswered(&address, limits::HELLO_TIMEOUT)),
         }
     }
 

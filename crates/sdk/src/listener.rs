@@ -92,6 +92,19 @@ impl Listener {
         StatusWatch(self.shared.status.subscribe())
     }
 
+    /// Whether sessions of a service are to be had, as where the server behind it is ill, or well again. While they are not, the relay
+    /// gives this host none of that service; those that run go on. At an original relay, which serves one service alone, the pool is
+    /// closed all the same.
+    ///
+    /// # Errors
+    /// [`Error::Service`] where this listener does not serve it.
+    pub fn set_available(&self, service: &str, is_available: bool) -> Result<(), Error> {
+        let unknown = || Error::Service(service.to_owned());
+        let mut services = self.shared.link.services().iter();
+        let index = services.position(|it| it == service).ok_or_else(unknown)?;
+        self.shared.set_available(index, is_available).then_some(()).ok_or_else(unknown)
+    }
+
     /// How many sessions there are, accepted or waiting to be.
     pub fn sessions_open(&self) -> usize {
         *self.shared.sessions.borrow()

@@ -11,26 +11,15 @@ use relayserver_transport::TlsConnectError;
 use relayserver_transport::{DialError, DialErrorKind, HostPort, Stream};
 use relayserver_wire::command::Announcement;
 use relayserver_wire::hello::{Answer, Refusal};
+use tokio::sync::mpsc;
 
 use crate::Error;
 use crate::status::Served;
 
 /// What the tasks of channels tell the driver.
 pub(crate) enum Report {
-    /// The relay is an original, and what asked for a command channel is one of its idle data channels.
-    Original { stream: Stream, answer: Answer },
-    /// An original's command channel is connected.
-    CommandUp,
-    /// The relay has answered on a command channel of version 2.
-    CommandAnswered { services: Vec<Served> },
-    /// The relay was not heard of for too long.
-    Silence,
-    /// It could not be dialled.
-    CommandFailed(Trouble),
-    /// It was up and has ended.
-    CommandLost(Trouble),
-    /// The relay's word came over it.
-    Announced(Announcement),
+    /// Of the command channel with this number. There may be two for a while: that of a relay that is leaving, and its successor's.
+    Command(u64, CommandReport),
     /// The relay has answered: the channel is idle.
     ChannelAnswered {
         slot: Slot,
@@ -46,6 +35,37 @@ pub(crate) enum Report {
     ChannelEnded(Slot),
     /// An idle channel was reset.
     ChannelLost(Slot),
+}
+
+/// What the task of a command channel tells.
+pub(crate) enum CommandReport {
+    /// The relay is an original, and what asked for a command channel is one of its idle data channels.
+    Original { stream: Stream, answer: Answer },
+    /// An original's command channel is connected.
+    Up,
+    /// The relay has answered on a command channel of version 2.
+    Answered { services: Vec<Served> },
+    /// The relay was not heard of for too long.
+    Silence,
+    /// It could not be dialled, or the relay did not take it.
+    Failed(Trouble),
+    /// It was up and has ended.
+    Lost(Trouble),
+    /// The relay's word came over it.
+    Announced(Announcement),
+}
+
+/// By which the task of a command channel tells it.
+pub(crate) struct CommandReporter {
+    pub(crate) number: u64,
+    pub(crate) reports: mpsc::Sender<Report>,
+}
+
+impl CommandReporter {
+    pub(crate) async fn tell(&self, report: CommandReport) {
+        // Without a driver the listener is gone.
+        let _taken = self.reports.send(Report::Command(self.number, report)).await;
+    }
 }
 
 /// Which of a relay's ports a connection went to.
@@ -104,16 +124,17 @@ impl Trouble {
     /// A dial failed.
     pub(crate) fn dial(port: Port, error: &DialError) -> Trouble {
         let (failure, advice) = match error.kind {
+            // So looks a relay that restarts.
             DialErrorKind::Refused => (
-                Failure::Rejected,
+                Failure::Away,
                 format!("; does a relay run there, with its port for {port} on this number?"),
             ),
             DialErrorKind::TimedOut => {
-                (Failure::Unanswered, "; does a firewall stand in between?".to_owned())
+                (Failure::Away, "; does a firewall stand in between?".to_owned())
             }
             // So looks a network that is away, to those who know their relay by name.
-            DialErrorKind::NameNotResolved => (Failure::Unanswered, String::new()),
-            DialErrorKind::Unreachable => (Failure::Unanswered, String::new()),
+            DialErrorKind::NameNotResolved => (Failure::Away, String::new()),
+            DialErrorKind::Unreachable => (Failure::Away, String::new()),
             DialErrorKind::Other => (Failure::Rejected, String::new()),
         };
         Trouble::passing(failure, format!("{error}{advice}"))
@@ -128,6 +149,12 @@ impl Trouble {
         let message = Error::from(hopeless.clone()).to_string();
         let failure = Failure::Rejected;
         Trouble { failure, hopeless: Some(hopeless), message, retry_after: None }
+    }
+
+    /// Nothing was heard within a deadline, on a connection that was there: so looks a relay that stands still.
+    pub(crate) fn unanswered(address: &HostPort, waited: Duration) -> Trouble {
+        let message = format!("{address} has not answered a hello within {waited:?}");
+        Trouble::passing(Failure::Away, message)
     }
 
     /// The relay refuses this host, or this connection.
@@ -229,13 +256,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_that_is_away_is_told_from_a_relay_that_refuses() {
+    fn who_is_away_is_told_from_who_refuses() {
         for (kind, expected) in [
-            (DialErrorKind::Refused, Failure::Rejected),
+            (DialErrorKind::Refused, Failure::Away),
             (DialErrorKind::Other, Failure::Rejected),
-            (DialErrorKind::TimedOut, Failure::Unanswered),
-            (DialErrorKind::Unreachable, Failure::Unanswered),
-            (DialErrorKind::NameNotResolved, Failure::Unanswered),
+            (DialErrorKind::TimedOut, Failure::Away),
+            (DialErrorKind::Unreachable, Failure::Away),
+            (DialErrorKind::NameNotResolved, Failure::Away),
         ] {
             let address = HostPort { host: "relay.example.com".to_owned(), port: 8001 };
             let error = DialError { kind, address, source: io::Error::other("why") };

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use relayserver_core::keeper::PoolBounds;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,10 @@ pub(crate) struct Shared {
     /// What ended the listener, where waiting could not have mended it.
     pub(crate) failure: OnceLock<Hopeless>,
     pub(crate) status: watch::Sender<Status>,
+    /// One for each service, in the order of the link's.
+    pub(crate) pools: watch::Sender<Vec<PoolState>>,
+    /// How often the machine's network has changed.
+    pub(crate) network: watch::Sender<u64>,
     /// The listener leaves the pool.
     pub(crate) leaving: CancellationToken,
     /// And its last session has gone.
@@ -38,6 +43,22 @@ pub(crate) struct Shared {
     pub(crate) sessions: watch::Sender<usize>,
     events: broadcast::Sender<Event>,
     told: Mutex<Told>,
+}
+
+/// How many idle channels of a service there may be, and whether there are to be any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PoolState {
+    pub(crate) bounds: PoolBounds,
+    pub(crate) is_available: bool,
+}
+
+impl PoolState {
+    /// The least and the most, as the relay is told.
+    pub(crate) fn announced(&self) -> (u32, u32) {
+        let number = |idle| u32::try_from(idle).unwrap_or(u32::MAX);
+        let PoolBounds { min, max } = self.bounds;
+        if self.is_available { (number(min), number(max)) } else { (0, 0) }
+    }
 }
 
 /// The book of what watchers have been told.
@@ -55,7 +76,8 @@ const EARLY_DROPS_MAX: usize = 64;
 impl Shared {
     /// # Panics
     /// Outside of a Tokio runtime.
-    pub(crate) fn new(link: Link) -> Shared {
+    pub(crate) fn new(link: Link, pools: &[PoolBounds]) -> Shared {
+        let pool = |bounds: &PoolBounds| PoolState { bounds: *bounds, is_available: true };
         let connecting = Status::Connecting { last_error: None, next_try: None };
         Shared {
             link,
@@ -63,6 +85,8 @@ impl Shared {
             runtime: Handle::current(),
             failure: OnceLock::new(),
             status: watch::Sender::new(connecting),
+            pools: watch::Sender::new(pools.iter().map(pool).collect()),
+            network: watch::Sender::new(0),
             leaving: CancellationToken::new(),
             over: CancellationToken::new(),
             aborted: CancellationToken::new(),
@@ -72,6 +96,17 @@ impl Shared {
             events: broadcast::Sender::new(EVENTS_MAX),
             told: Mutex::new(Told::default()),
         }
+    }
+
+    /// Whether sessions of the service at this place are to be had. Gives `false` where there is none there.
+    pub(crate) fn set_available(&self, index: usize, is_available: bool) -> bool {
+        let mut is_known = false;
+        self.pools.send_if_modified(|pools| {
+            let Some(pool) = pools.get_mut(index) else { return false };
+            is_known = true;
+            std::mem::replace(&mut pool.is_available, is_available) != is_available
+        });
+        is_known
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {

@@ -1,21 +1,28 @@
-//! What is said on a command channel of version 2: the relay's announcements and pings come in, ours go out, and silence is
-//! noticed.
+//! What is said on a command channel of version 2: the relay's announcements and pings come in, ours go out, with what the pools may
+//! hold, and silence is noticed.
 
 use std::time::Duration;
 
 use relayserver_core::liveness::{Event, Liveness, Patience};
-use relayserver_core::{Reason, limits};
+use relayserver_core::{Reason, Time, limits};
 use relayserver_transport::Stream;
 use relayserver_wire::FRAME_MAX;
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::Decoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::clock;
-use crate::report::{Fault, Report};
-use crate::shared::Shared;
+use crate::report::{CommandReport, CommandReporter, Fault};
+use crate::shared::{PoolState, Shared};
+
+/// How often the clock is looked at that goes on while the machine sleeps: the timers that wake this task do not, and a machine that
+/// wakes up is to be back within a second.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long the relay may take to answer when the network has changed. A round trip to the other end of the world takes less, and to be
+/// wrong costs a new command channel.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How a command channel ended.
 pub(crate) enum Ended {
@@ -29,26 +36,32 @@ pub(crate) enum Ended {
 struct Talk<'a> {
     stream: Stream,
     shared: &'a Shared,
-    reports: &'a mpsc::Sender<Report>,
+    reporter: &'a CommandReporter,
     liveness: Liveness,
     decoder: Decoder,
     nonce: u64,
+    /// By when the relay has to be heard, where the network has changed.
+    probe_until: Option<Time>,
+    /// What it was told of the pools.
+    told: Vec<PoolState>,
 }
 
 /// Talks until the channel ends, or the relay is silent for too long.
 pub(crate) async fn run(
     stream: Stream,
     shared: &Shared,
-    reports: &mpsc::Sender<Report>,
+    reporter: &CommandReporter,
     patience: Patience,
 ) -> Ended {
     let mut talk = Talk {
         stream,
         shared,
-        reports,
+        reporter,
         liveness: Liveness::new(clock::now(), patience),
         decoder: Decoder::new(FRAME_MAX),
         nonce: 0,
+        probe_until: None,
+        told: Vec::new(),
     };
     match talk.run().await {
         Ok(ended) => ended,
@@ -60,26 +73,20 @@ impl Talk<'_> {
     async fn run(&mut self) -> Result<Ended, Fault> {
         let mut buffer = [0; 1024];
         let mut said_leaving = false;
+        let (mut pools, mut network) =
+            (self.shared.pools.subscribe(), self.shared.network.subscribe());
+        pools.mark_changed();
         loop {
-            let due = self.liveness.poll_timeout();
+            let due = self.liveness.poll_timeout().into_iter().chain(self.probe_until).min();
             // From one clock to another: this one goes on while the machine sleeps.
-            let due = due.map_or(Duration::MAX, |due| due.since(clock::now()));
+            let due = due.map_or(LOOK_INTERVAL, |due| due.since(clock::now()).min(LOOK_INTERVAL));
             let events = tokio::select! {
                 biased;
                 read = self.stream.read(&mut buffer) => {
-                    let received = buffer.get(..read?).unwrap_or_default();
-                    // What waited while we were away comes from before: the gap counts first.
-                    let was_away = self.shared.contact.heard();
-                    let events = self.liveness.handle_heard(clock::now());
-                    if was_away || events.contains(&Event::Suspect) {
-                        return Ok(Ended::Silent);
+                    match self.heard(buffer.get(..read?).unwrap_or_default()).await? {
+                        Some(ended) => return Ok(ended),
+                        None => continue,
                     }
-                    if received.is_empty() {
-                        let what = "closed the command channel".to_owned();
-                        return Ok(Ended::Lost(Fault::Lost(what)));
-                    }
-                    self.take_in(received).await?;
-                    continue;
                 }
                 () = self.shared.leaving.cancelled(), if !said_leaving => {
                     said_leaving = true;
@@ -87,7 +94,22 @@ impl Talk<'_> {
                     self.send(&Announcement::Leaving { reason, retry_after_ms: None }).await?;
                     continue;
                 }
-                () = sleep(due) => self.liveness.handle_timeout(clock::now()),
+                Ok(()) = pools.changed() => {
+                    let now = pools.borrow_and_update().clone();
+                    self.say_bounds(now).await?;
+                    continue;
+                }
+                Ok(()) = network.changed() => {
+                    self.probe_until = Some(clock::now() + PROBE_TIMEOUT);
+                    vec![Event::Ping]
+                }
+                () = sleep(due) => {
+                    let now = clock::now();
+                    if self.probe_until.is_some_and(|until| until <= now) {
+                        return Ok(Ended::Silent);
+                    }
+                    self.liveness.handle_timeout(now)
+                }
             };
             for event in events {
                 match event {
@@ -102,6 +124,23 @@ impl Talk<'_> {
         }
     }
 
+    /// These bytes were read, or the end. Gives how the channel has ended, where it has.
+    async fn heard(&mut self, received: &[u8]) -> Result<Option<Ended>, Fault> {
+        // What waited while we were away comes from before: the gap counts first.
+        let was_away = self.shared.contact.heard();
+        let events = self.liveness.handle_heard(clock::now());
+        if was_away || events.contains(&Event::Suspect) {
+            return Ok(Some(Ended::Silent));
+        }
+        self.probe_until = None;
+        if received.is_empty() {
+            let what = "closed the command channel".to_owned();
+            return Ok(Some(Ended::Lost(Fault::Lost(what))));
+        }
+        self.take_in(received).await?;
+        Ok(None)
+    }
+
     async fn take_in(&mut self, mut received: &[u8]) -> Result<(), Fault> {
         while let Some(payload) = self.decoder.next(&mut received).map_err(Fault::not_a_relay)? {
             match Announcement::decode(&payload).map_err(Fault::not_a_relay)? {
@@ -111,10 +150,23 @@ impl Talk<'_> {
                 | Announcement::Open { .. }
                 | Announcement::Drop { .. } => {}
                 announcement => {
-                    let _taken = self.reports.send(Report::Announced(announcement)).await;
+                    self.reporter.tell(CommandReport::Announced(announcement)).await;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Says between what bounds the pools are, those of them that the relay does not know yet.
+    async fn say_bounds(&mut self, pools: Vec<PoolState>) -> Result<(), Fault> {
+        let shared = self.shared;
+        for (index, (service, pool)) in shared.link.services().iter().zip(&pools).enumerate() {
+            if self.told.get(index) != Some(pool) {
+                let (service, (idle_min, idle_max)) = (service.clone(), pool.announced());
+                self.send(&Announcement::PoolBounds { service, idle_min, idle_max }).await?;
+            }
+        }
+        self.told = pools;
         Ok(())
     }
 

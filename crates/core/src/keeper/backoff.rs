@@ -14,9 +14,13 @@ pub(crate) const BASE: Duration = Duration::from_millis(250);
 /// The highest ceiling. Half of it, on average, is how late a host notices that it is taken again.
 pub(crate) const CEILING_MAX: Duration = Duration::from_secs(30);
 
-/// The highest ceiling while nothing of the relay is heard at all: that costs it nothing, and it is how a laptop that wakes up,
-/// or a network that returns, looks from here.
-pub(crate) const CEILING_UNANSWERED_MAX: Duration = Duration::from_secs(5);
+/// The highest ceiling while nobody is there: that costs the relay nothing, and it is how a laptop that wakes up, a network that
+/// returns, or a relay that restarts looks from here. With what is left of a dial that began too early (3 s at most), a host is back
+/// within 5 s of the moment when its relay can be reached.
+pub(crate) const CEILING_AWAY_MAX: Duration = Duration::from_millis(1500);
+
+/// How many failures count at most of the time when nobody was there, once somebody is: the next delay is a second at most.
+const FAILURES_AFTER_ABSENCE_MAX: u32 = 2;
 
 /// A channel that has lived for so long was no mistake of the relay's. Longer than any relay takes to change its mind.
 pub(crate) const SETTLED: Duration = Duration::from_secs(5);
@@ -27,9 +31,9 @@ pub type Dice = Box<dyn FnMut() -> u64 + Send>;
 /// What a dial came to that brought no channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody answered in time, or there is no way there.
-    Unanswered,
-    /// Somebody is there and did not take us: refused, closed without an answer, or answered something else.
+    /// Nobody is there: no answer in time, no way there, or nobody listens.
+    Away,
+    /// Somebody is there and did not take us: closed without an answer, or answered something else.
     Rejected,
 }
 
@@ -43,6 +47,8 @@ pub(crate) struct Backoff {
     /// Channels that the relay answered and then closed, since one settled or was used.
     early_losses: u32,
     answered: bool,
+    /// Whether the last setback was that nobody is there.
+    was_away: bool,
     retry_at: Option<Time>,
 }
 
@@ -94,10 +100,15 @@ impl Backoff {
     pub(crate) fn failed(&mut self, now: Time, round: u64, failure: Failure, dice: &mut Dice) {
         if round == self.round {
             let ceiling_max = match failure {
-                Failure::Unanswered => CEILING_UNANSWERED_MAX,
+                Failure::Away => CEILING_AWAY_MAX,
                 Failure::Rejected => CEILING_MAX,
             };
+            if self.was_away && failure == Failure::Rejected {
+                // However long it was away: that it does not take us is new.
+                self.failures = self.failures.min(FAILURES_AFTER_ABSENCE_MAX);
+            }
             self.set_back(now, ceiling_max, dice);
+            self.was_away = failure == Failure::Away;
             self.failures = self.failures.saturating_add(1);
         }
     }
@@ -123,6 +134,15 @@ impl Backoff {
         self.retry_at = Some(now + delay(setbacks, ceiling_max, dice));
         self.round += 1;
         self.answered = false;
+        self.was_away = false;
+    }
+
+    /// What kept the relay away may be over: it may be dialled now. Gives `false` where it was not away but refused.
+    pub(crate) fn forgive_absence(&mut self) -> bool {
+        if self.was_away {
+            (self.retry_at, self.failures) = (None, 0);
+        }
+        self.was_away || self.retry_at.is_none()
     }
 }
 
@@ -150,7 +170,7 @@ mod tests {
             .map(|setbacks| delay(setbacks, CEILING_MAX, &mut highest).as_millis() + 1)
             .collect();
         assert_eq!(ceilings, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
-        assert_eq!(delay(60, CEILING_UNANSWERED_MAX, &mut highest).as_millis() + 1, 5000);
+        assert_eq!(delay(60, CEILING_AWAY_MAX, &mut highest).as_millis() + 1, 1500);
         assert_eq!(delay(u32::MAX, CEILING_MAX, &mut highest).as_millis() + 1, 30_000);
 
         let mut lowest: Dice = Box::new(|| 0);

@@ -158,7 +158,7 @@ async fn several_services_are_served_over_one_listener() {
         }
     });
     let (join, _) = relay.join_for(&["ssh", "web"]);
-    let builder = Listener::join(join).service("ssh").service_with_pool("web", 2);
+    let builder = Listener::join(join).service("ssh").service_with_pool("web", 2..=2);
     let listener = within(builder.listen()).await.unwrap();
     let ready = |status: &Status| matches!(status, Status::Ready { .. });
     let Status::Ready { services } = status_becomes(&listener, ready).await else {

@@ -1,0 +1,260 @@
+//! The keeper's part about data channels: those under way, those that are idle, and which are too many.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::backoff::{Failure, SETTLED};
+use super::pool::Pool;
+use super::{ANNOUNCEMENT_GRACE, BACKLOG_MAX, Command, EARLY_MAX, Keeper, Output, PoolIndex, Slot};
+use crate::time::Time;
+
+/// How often some of the idle channels are closed that are too many, and how large a part of them: half of them in ten seconds.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+const TRIM_PARTS: usize = 16;
+
+/// A data channel that the keeper holds.
+pub(super) enum Channel {
+    Dialling {
+        round: u64,
+        pool: PoolIndex,
+    },
+    /// Waits for a client.
+    Idle(Idle),
+    /// Ended without a byte; an announcement may say that a session did.
+    Ended {
+        at: Time,
+        idle: Idle,
+    },
+}
+
+/// A channel that the relay has answered.
+#[derive(Clone, Copy)]
+pub(super) struct Idle {
+    id: i32,
+    pub(super) pool: PoolIndex,
+    pub(super) since: Time,
+    pub(super) round: u64,
+}
+
+impl Channel {
+    pub(super) fn pool(&self) -> PoolIndex {
+        match self {
+            Channel::Dialling { pool, .. } => *pool,
+            Channel::Idle(idle) | Channel::Ended { idle, .. } => idle.pool,
+        }
+    }
+}
+
+/// What happens to them.
+impl Keeper {
+    /// The relay answered the hello: the channel, which announcements will call `id`, is idle.
+    pub fn handle_answered(&mut self, now: Time, slot: Slot, id: i32) {
+        if let Some(Channel::Dialling { round, pool }) = self.channels.get(&slot) {
+            let idle = Idle { id, pool: *pool, since: now, round: *round };
+            self.backoff.answered(idle.round);
+            self.channel_was_answered = true;
+            self.dialling -= 1;
+            self.channels.insert(slot, Channel::Idle(idle));
+            self.by_id.insert(id, slot);
+            if let Some(at) = self.early.iter().position(|early| *early == id) {
+                self.early.remove(at);
+                self.open(slot);
+                self.outputs.push_back(Output::Open(slot));
+            }
+        }
+        self.decide(now);
+    }
+
+    /// The channel did not come to an answer.
+    pub fn handle_failed(&mut self, now: Time, slot: Slot, failure: Failure) {
+        if let Some(Channel::Dialling { round, .. }) = self.channels.get(&slot) {
+            self.backoff.failed(now, *round, failure, &mut self.dice);
+            self.take(slot);
+        }
+        self.decide(now);
+    }
+
+    /// The relay announced a session on the channel that it calls `id`.
+    pub fn handle_announced(&mut self, now: Time, id: i32) {
+        if let Some(&slot) = self.by_id.get(&id) {
+            self.open(slot);
+            self.outputs.push_back(Output::Open(slot));
+        } else if self.dialling > 0 {
+            if self.early.len() == EARLY_MAX {
+                self.early.pop_front();
+            }
+            self.early.push_back(id);
+        }
+        self.decide(now);
+    }
+
+    /// The session's first byte came on an idle channel, which is with the application already.
+    pub fn handle_first_byte(&mut self, now: Time, slot: Slot) {
+        self.open(slot);
+        self.decide(now);
+    }
+
+    /// An idle channel ended (FIN) without a byte.
+    pub fn handle_ended(&mut self, now: Time, slot: Slot) {
+        if let Some(&Channel::Idle(idle)) = self.channels.get(&slot) {
+            self.channels.insert(slot, Channel::Ended { at: now, idle });
+            // In version 2 nothing is announced.
+            if self.channels_need_command || !matches!(self.command, Command::Up { .. }) {
+                self.give_up_ended(now, slot);
+            }
+        }
+        self.decide(now);
+    }
+
+    /// An idle channel failed.
+    pub fn handle_lost(&mut self, now: Time, slot: Slot) {
+        if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
+            self.backoff.lost(now, idle.round, now - idle.since, &mut self.dice);
+        }
+        self.decide(now);
+    }
+
+    /// The connection that asked for a command channel has become a data channel, which announcements will call `id`: the relay is
+    /// an original. `None` where no more channels are wanted.
+    pub fn handle_adopted(&mut self, now: Time, id: i32) -> Option<Slot> {
+        let Command::Dialling { round } = self.command else {
+            return None;
+        };
+        self.backoff.answered(round);
+        if self.leaving || self.room() == 0 {
+            return None;
+        }
+        let pool = self.emptiest()?;
+        let slot = self.hold(pool, Channel::Idle(Idle { id, pool, since: now, round }));
+        self.by_id.insert(id, slot);
+        Some(slot)
+    }
+}
+
+impl Keeper {
+    pub(super) fn hold(&mut self, pool: PoolIndex, channel: Channel) -> Slot {
+        let slot = Slot(self.next_slot);
+        self.next_slot += 1;
+        self.channels.insert(slot, channel);
+        self.pools.iter_mut().skip(pool).take(1).for_each(|pool| pool.held += 1);
+        slot
+    }
+
+    /// How many more channels the application's backlog allows.
+    pub(super) fn room(&self) -> usize {
+        let wanted: usize = self.pools.iter().map(Pool::target).sum();
+        let lacking: usize = self.pools.iter().map(Pool::lacking).sum();
+        let room = BACKLOG_MAX.max(wanted).saturating_sub(self.backlog + self.channels.len());
+        lacking.min(room)
+    }
+
+    /// The pool that lacks the most channels; the first of those that do. `None` where all are full.
+    pub(super) fn emptiest(&self) -> Option<PoolIndex> {
+        let lacking = self.pools.iter().map(Pool::lacking);
+        let (lacking, index) = lacking.enumerate().map(|(at, it)| (it, Reverse(at))).max()?;
+        (lacking > 0).then_some(index.0)
+    }
+
+    /// Closes what is idle beyond what is wanted, a part of it now and then: a relay that takes one of these for a client at the same
+    /// moment has to find the client another.
+    pub(super) fn trim(&mut self, now: Time) {
+        let excess: Vec<usize> = (0..self.pools.len()).map(|pool| self.excess_of(pool)).collect();
+        if self.trim_at.is_some_and(|at| at <= now) {
+            for (pool, excess) in excess.iter().enumerate() {
+                self.close_newest(pool, excess.div_ceil(TRIM_PARTS));
+            }
+            self.trim_at = None;
+        }
+        let is_too_much = (0..self.pools.len()).any(|pool| self.excess_of(pool) > 0);
+        self.trim_at = match self.trim_at {
+            Some(at) if is_too_much => Some(at),
+            None if is_too_much => Some(now + TRIM_INTERVAL),
+            _ => None,
+        };
+    }
+
+    /// How many idle channels of a pool are too many.
+    pub(super) fn excess_of(&self, index: PoolIndex) -> usize {
+        let excess = self.pools.get(index).map_or(0, Pool::excess);
+        if excess == 0 {
+            return 0;
+        }
+        let is_idle = |it: &&Channel| matches!(it, Channel::Idle(idle) if idle.pool == index);
+        excess.min(self.channels.values().filter(is_idle).count())
+    }
+
+    /// Those that came last: a relay gives out the one first that has waited longest.
+    fn close_newest(&mut self, pool: PoolIndex, count: usize) {
+        let of_pool = |it: &Channel| matches!(it, Channel::Idle(idle) if idle.pool == pool);
+        let idle = self.channels.iter().rev().filter(|(_, it)| of_pool(it));
+        let newest: Vec<Slot> = idle.map(|(slot, _)| *slot).take(count).collect();
+        for slot in newest {
+            self.take(slot);
+            self.outputs.push_back(Output::Close(slot));
+        }
+    }
+
+    pub(super) fn close_where(&mut self, is_meant: impl Fn(&Channel) -> bool) {
+        let meant = self.channels.iter().filter(|(_, it)| is_meant(it));
+        let meant: Vec<Slot> = meant.map(|(slot, _)| *slot).collect();
+        for slot in meant {
+            self.take(slot);
+            self.outputs.push_back(Output::Close(slot));
+        }
+    }
+
+    /// Gives up those that ended without a byte: where there is a time, those whose announcement must have come by then.
+    pub(super) fn give_up_ended_before(&mut self, now: Time, bound: Option<Time>) {
+        let is_over = |at: Time| bound.is_none_or(|bound| at + ANNOUNCEMENT_GRACE <= bound);
+        let over = |it: &Channel| matches!(it, Channel::Ended { at, .. } if is_over(*at));
+        let ended = self.channels.iter().filter(|(_, it)| over(it));
+        let ended: Vec<Slot> = ended.map(|(slot, _)| *slot).collect();
+        for slot in ended {
+            self.give_up_ended(now, slot);
+        }
+    }
+
+    /// When the relay is proven again by an idle channel that it has not closed, where it has closed some before.
+    pub(super) fn trial_ends_at(&self) -> Option<Time> {
+        self.on_trial().filter_map(|(idle, ended)| (!ended).then_some(idle.since + SETTLED)).min()
+    }
+
+    /// The channels by which a relay that answers and has closed channels is judged, and whether they have ended.
+    pub(super) fn on_trial(&self) -> impl Iterator<Item = (Idle, bool)> {
+        let on_trial = self.backoff.has_answered() && !self.backoff.is_proven();
+        let answered = self.channels.values().filter_map(|channel| match *channel {
+            Channel::Idle(idle) => Some((idle, false)),
+            Channel::Ended { idle, .. } => Some((idle, true)),
+            Channel::Dialling { .. } => None,
+        });
+        answered.filter(move |(idle, _)| on_trial && idle.round == self.backoff.round())
+    }
+
+    fn open(&mut self, slot: Slot) {
+        if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
+            self.backoff.settled(idle.round);
+            self.backlog += 1;
+        }
+    }
+
+    fn give_up_ended(&mut self, now: Time, slot: Slot) {
+        if let Some(Channel::Ended { at, idle }) = self.take(slot) {
+            self.backoff.lost(now, idle.round, at - idle.since, &mut self.dice);
+            self.outputs.push_back(Output::Close(slot));
+        }
+    }
+
+    fn take(&mut self, slot: Slot) -> Option<Channel> {
+        let taken = self.channels.remove(&slot)?;
+        self.pools.iter_mut().skip(taken.pool()).take(1).for_each(|pool| pool.held -= 1);
+        match taken {
+            Channel::Dialling { .. } => self.dialling -= 1,
+            Channel::Idle(Idle { id, .. }) | Channel::Ended { idle: Idle { id, .. }, .. } => {
+                if self.by_id.get(&id) == Some(&slot) {
+                    self.by_id.remove(&id);
+                }
+            }
+        }
+        Some(taken)
+    }
+}

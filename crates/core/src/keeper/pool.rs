@@ -1,0 +1,78 @@
+//! One of a host's pools: how many idle channels it is to hold. Driven by the [`Keeper`](super::Keeper).
+
+/// How many idle channels a pool may hold, those under way to their answer among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolBounds {
+    /// So many are held unless the relay asks for more: at least 1.
+    pub min: usize,
+    /// However many it asks for. Not below the other.
+    pub max: usize,
+}
+
+impl PoolBounds {
+    /// Between so many, made sound.
+    pub fn new(min: usize, max: usize) -> PoolBounds {
+        let min = min.max(1);
+        PoolBounds { min, max: max.max(min) }
+    }
+}
+
+impl Default for PoolBounds {
+    /// Ten, as the original holds. A burst of 500 clients is served within a few round trips by 256, which are replaced as they are
+    /// taken, and do not exhaust the descriptors of a process that may have 1,024.
+    fn default() -> PoolBounds {
+        PoolBounds { min: 10, max: 256 }
+    }
+}
+
+/// The channels for one service.
+pub(super) struct Pool {
+    bounds: PoolBounds,
+    /// How many the relay asked for last.
+    wanted: Option<usize>,
+    is_paused: bool,
+    /// How many are held: idle, or under way.
+    pub(super) held: usize,
+}
+
+impl Pool {
+    pub(super) fn new(bounds: PoolBounds) -> Pool {
+        let bounds = PoolBounds::new(bounds.min, bounds.max);
+        Pool { bounds, wanted: None, is_paused: false, held: 0 }
+    }
+
+    pub(super) fn bounds(&self) -> PoolBounds {
+        self.bounds
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    pub(super) fn set_wanted(&mut self, idle: usize) {
+        self.wanted = Some(idle);
+    }
+
+    /// Another relay may have other wishes.
+    pub(super) fn forget_wanted(&mut self) {
+        self.wanted = None;
+    }
+
+    pub(super) fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
+    /// How many it is to hold.
+    pub(super) fn target(&self) -> usize {
+        let PoolBounds { min, max } = self.bounds;
+        if self.is_paused { 0 } else { self.wanted.map_or(min, |wanted| wanted.clamp(min, max)) }
+    }
+
+    pub(super) fn lacking(&self) -> usize {
+        self.target().saturating_sub(self.held)
+    }
+
+    pub(super) fn excess(&self) -> usize {
+        self.held.saturating_sub(self.target())
+    }
+}
