@@ -36,7 +36,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 pub use relayserver_relay::{
-    Config, Limits, Occupancy, Service, ServiceLimits, ServiceName, Version1,
+    Config, Limits, Occupancy, Service, ServiceLimits, ServiceName, Snapshot, Version1,
 };
 
 /// How long [`TestRelay::wait_until`] waits. Far beyond what anything takes that works.
@@ -197,6 +197,11 @@ impl TestRelay {
     /// How much of everything the relay has now. Nothing while it is stopped.
     pub fn occupancy(&self) -> Occupancy {
         self.running.as_ref().map(|running| running.handle.occupancy()).unwrap_or_default()
+    }
+
+    /// What the relay is doing now; `None` while it is stopped.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.running.as_ref().map(|running| running.handle.snapshot())
     }
 
     /// Resolves when the relay's occupancy is as `wanted`.

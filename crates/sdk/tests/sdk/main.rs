@@ -6,6 +6,8 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod blocking;
+#[cfg(feature = "tls")]
+mod crowds;
 #[cfg(all(feature = "exec", target_os = "linux"))]
 mod exec;
 mod forward;
