@@ -1,5 +1,7 @@
 //! The command line: what can be said, what it means when it is not said, and the help. Nothing here does anything.
 
+mod host;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -7,12 +9,11 @@ use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, ValueEnum};
-use relayserver_config::ServiceName;
 use relayserver_relay::Network;
 use relayserver_transport::HostPort;
 
 use crate::exit;
-use crate::targets::ForwardArg;
+pub(crate) use host::HostArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -191,102 +192,6 @@ On Ctrl-C or SIGTERM it takes no new clients and gives running sessions the drai
     )
 }
 
-/// Put a server on the air: dial out to a relay, and serve whoever it sends.
-#[derive(Debug, Args)]
-#[command(after_help = host_help())]
-pub(crate) struct HostArgs {
-    /// The join line that `relayserver token create` printed, or the name or address of a relay that asks for none [default:
-    /// RELAYSERVER_JOIN, else localhost]
-    #[arg(value_name = "JOIN|RELAY", value_parser = relay)]
-    pub(crate) relay: Option<RelayArg>,
-
-    /// The relay's port for data channels
-    #[arg(value_name = "DPORT", default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) hosts_port: u16,
-
-    /// An original relay's port for command channels
-    #[arg(value_name = "CPORT", default_value_t = 8001, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) command_port: u16,
-
-    /// The file that the join line is in
-    #[arg(long, value_name = "FILE", conflicts_with = "relay")]
-    pub(crate) join_file: Option<PathBuf>,
-
-    /// Read what to serve from a file instead of the flags below
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "pool_size", "service", "command"])]
-    pub(crate) config: Option<PathBuf>,
-
-    /// The service that a target without a name is for [default: default]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) service: Option<ServiceName>,
-
-    /// How many data channels to keep waiting for the clients of each service, 1 to 1000
-    #[arg(short = 'n', long = "pool-size", value_name = "N", default_value_t = 10, value_parser = pool_size)]
-    pub(crate) pool_size: usize,
-
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
-
-    /// How long running sessions get when the host leaves
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub(crate) drain_timeout: Duration,
-
-    #[command(flatten)]
-    pub(crate) logging: Logging,
-
-    /// Leave when standard input ends, as on SIGTERM
-    #[arg(long, hide = true)]
-    pub(crate) until_stdin_closes: bool,
-
-    /// The program that --exec runs, with its arguments
-    #[arg(value_name = "CMD", last = true, requires = "exec")]
-    pub(crate) command: Vec<std::ffi::OsString>,
-}
-
-/// What a session is connected to: one of these.
-#[derive(Debug, Args)]
-#[group(id = "target", multiple = false)]
-pub(crate) struct TargetArgs {
-    /// Send every byte back (the default)
-    #[arg(long)]
-    pub(crate) echo: bool,
-
-    /// Connect each session to this server: 22, 192.0.2.7:22, db.local:5432, unix:/run/app.sock (repeatable, each for its service)
-    #[arg(long, value_name = "[SERVICE=]ADDR")]
-    pub(crate) forward: Vec<ForwardArg>,
-
-    /// Run a program for each session: its stdin and stdout are the session, its stderr goes to the log
-    #[arg(long, requires = "command")]
-    pub(crate) exec: bool,
-
-    /// Serve the demo's page and echo
-    #[arg(long, hide = true)]
-    pub(crate) demo_target: bool,
-}
-
-fn host_help() -> String {
-    format!(
-        "\
-Examples:
-  relayserver host --join-file join --forward 22
-          this machine's ssh, for whoever dials the relay of that join line
-  relayserver host --join-file join --forward ssh=22 --forward web=unix:/run/app.sock
-          two services
-  relayserver host relay.example.com --forward 22
-          at a relay that asks for no token
-  relayserver host relay.example.com --forward unix:/run/app.sock -n 50
-          a server on a Unix socket, with 50 channels waiting
-  relayserver host relay.example.com --exec -- python3 -u quiz.py
-          a program of its own for each client
-
-A relay that cannot be reached is tried again and again, less often as time passes.
-On Ctrl-C or SIGTERM it leaves the pool and gives running sessions the drain timeout.
-
-{}",
-        exit::HELP
-    )
-}
-
 /// See it work: a relay, a host and a client on this machine, and an address to try yourself.
 #[derive(Debug, Args)]
 #[command(after_help = demo_help())]
@@ -416,13 +321,6 @@ fn relay_name(text: &str) -> Result<String, String> {
         Ok(HostPort { port: 0, host }) => Ok(host),
         Err(_) if !text.contains(':') || text.contains('/') => Err(wrong("")),
         Ok(_) | Err(_) => Err(wrong(" without a port, which comes after it: RELAY DPORT CPORT")),
-    }
-}
-
-fn pool_size(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(size @ 1..=1000) => Ok(size),
-        _ => Err("expected a number from 1 to 1000".to_owned()),
     }
 }
 

@@ -1,6 +1,9 @@
 //! `relayserver host`: what the command line and the configuration file say becomes a listener, and it serves.
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::path::Path;
+use std::task::Poll;
 use std::time::Duration;
 
 use relayserver::{Builder, Error, Join, JoinError, Listener, Status};
@@ -14,6 +17,7 @@ use crate::exit::{self, Exit};
 use crate::operator::read_text;
 use crate::signals::Leaving;
 use crate::targets::Targets;
+use crate::watch::Watch;
 
 /// How long the tasks of aborted sessions may take to drop what they hold.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -99,18 +103,25 @@ pub(crate) async fn run(host: Host, drain_timeout: Duration, until_stdin_closes:
         Ok(leaving) => leaving,
         Err(error) => return exit::failure(&format!("cannot listen for signals: {error}")),
     };
-    let listener = tokio::select! {
+    let listening = async {
+        let (builder, watches) = look(builder, targets.watches()).await;
+        builder.listen().await.map(|listener| (listener, watches))
+    };
+    let (listener, watches) = tokio::select! {
         biased;
         // There is nothing to drain yet.
         () = leaving.asked() => return Exit::Success,
-        listening = builder.listen() => match listening {
-            Ok(listener) => listener,
+        listening = listening => match listening {
+            Ok(listening) => listening,
             Err(error) => return failed(&error),
         },
     };
     let saying = says_where.then(|| tokio::spawn(say_where(listener.status(), targets.clone())));
     let serving = async {
-        let served = listener.serve(targets).await;
+        let served = tokio::select! {
+            served = listener.serve(targets) => served,
+            never = watch(watches, &listener) => match never {},
+        };
         finish(&listener, drain_timeout).await;
         match served {
             Ok(()) => Exit::Success,
@@ -123,6 +134,34 @@ pub(crate) async fn run(host: Host, drain_timeout: Duration, until_stdin_closes:
         saying.abort();
     }
     exit
+}
+
+/// Looks at each server for the first time, before anybody is given to this host. Gives them with whether they were well.
+async fn look(mut builder: Builder, watches: Vec<Watch>) -> (Builder, Vec<(Watch, bool)>) {
+    let mut looked = Vec::new();
+    for watch in watches {
+        let is_well = watch.is_well().await;
+        if !is_well {
+            builder = builder.unavailable(watch.service());
+        }
+        looked.push((watch, is_well));
+    }
+    (builder, looked)
+}
+
+/// Looks after all of them, at the same time.
+async fn watch(watches: Vec<(Watch, bool)>, listener: &Listener) -> Infallible {
+    let mut running: Vec<_> = watches
+        .into_iter()
+        .map(|(watch, was_well)| Box::pin(watch.run(listener, was_well)))
+        .collect();
+    std::future::poll_fn(|cx| {
+        for watch in &mut running {
+            let _never_ready = watch.as_mut().poll(cx);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Says where clients connect, whenever that is another place than before.

@@ -16,6 +16,7 @@ mod signals;
 mod status;
 mod targets;
 mod token;
+mod watch;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use relayserver::handlers::{Echo, Exec, Forward};
@@ -11,6 +12,10 @@ use relayserver_config::{HostFile, HostService, ServiceName, Target as FileTarge
 
 use crate::args::HostArgs;
 use crate::demo;
+use crate::watch::Watch;
+
+/// How many data channels wait at most, unless the command line says otherwise.
+const POOL_MAX: usize = 256;
 
 /// `[SERVICE=]ADDR`, as `--forward` takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,16 +33,38 @@ enum Target {
     Demo,
 }
 
-/// Every service with its target.
+/// Every service with what serves it.
 #[derive(Clone, Debug)]
-pub(crate) struct Targets(BTreeMap<String, (Target, usize)>);
+pub(crate) struct Targets {
+    services: BTreeMap<String, Service>,
+    weight: u32,
+    max_sessions: Option<u32>,
+}
+
+/// A service with its target.
+#[derive(Clone, Debug)]
+struct Service {
+    target: Target,
+    pool: RangeInclusive<usize>,
+    /// Looks after its server.
+    watch: Option<Watch>,
+}
 
 impl Targets {
     /// What the flags say: one target without a service's name, or several forwards, each with its own.
     pub(crate) fn of_flags(args: &HostArgs) -> Result<Targets, String> {
         let nameless = || args.service.clone().unwrap_or_else(ServiceName::default_name);
+        let pool_max = args.pool_max.unwrap_or(POOL_MAX.max(args.pool_size));
+        if pool_max < args.pool_size {
+            let size = args.pool_size;
+            return Err(format!("--pool-max {pool_max} is less than --pool-size, which is {size}"));
+        }
+        let pool = args.pool_size..=pool_max;
+        let of =
+            |services| Targets { services, weight: args.weight, max_sessions: args.max_sessions };
         let one = |target| {
-            Ok(Targets(BTreeMap::from([(nameless().to_string(), (target, args.pool_size))])))
+            let service = Service { target, pool: pool.clone(), watch: None };
+            Ok(of(BTreeMap::from([(nameless().to_string(), service)])))
         };
         if let Some((program, arguments)) = args.command.split_first() {
             let shown = program.to_string_lossy().into_owned();
@@ -49,26 +76,34 @@ impl Targets {
         let mut targets = BTreeMap::new();
         for ForwardArg { service, target } in &args.target.forward {
             let name = service.clone().unwrap_or_else(nameless).to_string();
-            let target = (Target::Forward(target.clone()), args.pool_size);
-            if targets.insert(name.clone(), target).is_some() {
+            let watch = args.check.map(|every| Watch::new(name.clone(), target.clone(), every));
+            let target = Target::Forward(target.clone());
+            let service = Service { target, pool: pool.clone(), watch };
+            if targets.insert(name.clone(), service).is_some() {
                 return Err(format!(
                     "service {name} is given twice: say --forward SERVICE={} for one of them",
                     args.target.forward.last().map_or_else(String::new, |it| it.target.to_string())
                 ));
             }
         }
-        Ok(Targets(targets))
+        Ok(of(targets))
     }
 
     /// What the file says.
     pub(crate) fn of_file(file: &HostFile) -> Result<Targets, String> {
         let mut targets = BTreeMap::new();
-        for (name, HostService { target, pool }) in &file.services {
+        for (name, HostService { target, pool, check }) in &file.services {
+            let mut watch = None;
             let target = match target {
                 FileTarget::Echo => Target::Echo,
                 FileTarget::Forward(forward) => {
                     let read = forward.to_string().parse();
-                    Target::Forward(read.map_err(|error| format!("service {name}: {error}"))?)
+                    let server: Forward =
+                        read.map_err(|error| format!("service {name}: {error}"))?;
+                    watch = check
+                        .as_ref()
+                        .map(|check| Watch::new(name.to_string(), server.clone(), check.every));
+                    Target::Forward(server)
                 }
                 FileTarget::Exec(words) => {
                     let mut words = words.iter();
@@ -76,7 +111,8 @@ impl Targets {
                     Target::Exec { exec: Exec::new(&program).args(words), shown: program }
                 }
             };
-            targets.insert(name.to_string(), (target, pool.min.get()));
+            let pool = pool.min.get()..=pool.max.get();
+            targets.insert(name.to_string(), Service { target, pool, watch });
         }
         if targets.is_empty() {
             return Err(
@@ -85,20 +121,31 @@ impl Targets {
                     .to_owned(),
             );
         }
-        Ok(Targets(targets))
+        let max_sessions =
+            file.max_sessions.map(|max| u32::try_from(max.get()).unwrap_or(u32::MAX));
+        Ok(Targets { services: targets, weight: file.weight.get(), max_sessions })
     }
 
     /// Tells a listener what to serve.
     pub(crate) fn add_to(&self, builder: Builder) -> Builder {
-        let add = |builder: Builder, (name, (_, pool)): (&String, &(Target, usize))| {
-            builder.service_with_pool(name, *pool)
+        let mut builder = builder.weight(self.weight);
+        if let Some(max_sessions) = self.max_sessions {
+            builder = builder.max_sessions(max_sessions);
+        }
+        let add = |builder: Builder, (name, service): (&String, &Service)| {
+            builder.service_with_pool(name, service.pool.clone())
         };
-        self.0.iter().fold(builder, add)
+        self.services.iter().fold(builder, add)
+    }
+
+    /// What looks after the servers that are to be looked after.
+    pub(crate) fn watches(&self) -> Vec<Watch> {
+        self.services.values().filter_map(|service| service.watch.clone()).collect()
     }
 
     /// Whether sessions run programs.
     pub(crate) fn runs_programs(&self) -> bool {
-        self.0.values().any(|(target, _)| matches!(target, Target::Exec { .. }))
+        self.services.values().any(|service| matches!(service.target, Target::Exec { .. }))
     }
 
     /// Where each service is reached, and what answers there, a line each.
@@ -106,8 +153,8 @@ impl Targets {
         let line = |Served { service, clients }: &Served| {
             let clients = clients.as_deref().unwrap_or("the relay");
             // A relay of version 1 knows one service, whatever its name here is.
-            let named = self.0.get(service).or_else(|| self.0.values().next());
-            let target = named.map_or_else(String::new, |(target, _)| format!(" -> {target}"));
+            let named = self.services.get(service).or_else(|| self.services.values().next());
+            let target = named.map_or_else(String::new, |named| format!(" -> {}", named.target));
             format!("reachable: {clients}{target}\n")
         };
         served.iter().map(line).collect()
@@ -116,16 +163,22 @@ impl Targets {
 
 impl Handler for Targets {
     async fn handle(&self, session: Session) -> io::Result<()> {
-        let target = self.0.get(session.service()).map(|(target, _)| target.clone());
+        let Some(Service { target, watch, .. }) = self.services.get(session.service()).cloned()
+        else {
+            session.reject("service_unknown");
+            return Ok(());
+        };
         match target {
-            Some(Target::Forward(forward)) => forward.handle(session).await,
-            Some(Target::Exec { exec, .. }) => exec.handle(session).await,
-            Some(Target::Echo) => Echo.handle(session).await,
-            Some(Target::Demo) => demo::target::serve(session).await,
-            None => {
-                session.reject("service_unknown");
-                Ok(())
+            Target::Forward(forward) => {
+                let served = forward.handle(session).await;
+                if let Some(watch) = watch.filter(|_| served.is_err()) {
+                    watch.doubt();
+                }
+                served
             }
+            Target::Exec { exec, .. } => exec.handle(session).await,
+            Target::Echo => Echo.handle(session).await,
+            Target::Demo => demo::target::serve(session).await,
         }
     }
 }
@@ -143,11 +196,11 @@ impl fmt::Display for Target {
 
 impl fmt::Display for Targets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [(target, _)] = self.0.values().collect::<Vec<_>>().as_slice() {
-            return target.fmt(f);
+        if let [service] = self.services.values().collect::<Vec<_>>().as_slice() {
+            return service.target.fmt(f);
         }
-        let all: Vec<String> =
-            self.0.iter().map(|(name, (target, _))| format!("{name}={target}")).collect();
+        let named = |(name, service): (&String, &Service)| format!("{name}={}", service.target);
+        let all: Vec<String> = self.services.iter().map(named).collect();
         f.write_str(&all.join(", "))
     }
 }

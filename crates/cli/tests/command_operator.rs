@@ -14,109 +14,14 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::net::{client, expect, free_port, rest};
 use support::peers::{relayserver, text};
-use support::program::{Ended, Program, command, have, run};
-
-/// A relay as `relay --public` makes it, on free ports, with its state directory.
-struct Secure {
-    relay: Option<Program>,
-    ports: [u16; 3],
-    folder: tempfile::TempDir,
-}
-
-impl Secure {
-    fn start() -> Secure {
-        let ports = [free_port(), free_port(), free_port()];
-        let mut secure = Secure { relay: None, ports, folder: tempfile::tempdir().unwrap() };
-        secure.restart();
-        secure
-    }
-
-    /// Ends the relay, where it runs, and starts it again.
-    fn restart(&mut self) {
-        self.stop();
-        let relay = Program::start(relayserver(
-            &self.line().iter().map(String::as_str).collect::<Vec<_>>(),
-        ));
-        relay.event("relay ready");
-        self.relay = Some(relay);
-    }
-
-    fn line(&self) -> Vec<String> {
-        let mut line = vec!["relay".to_owned()];
-        line.extend(self.ports.iter().map(u16::to_string));
-        let state = self.state().display().to_string();
-        let options = [
-            "--public",
-            "127.0.0.1",
-            "--bind",
-            "127.0.0.1",
-            "--log-format",
-            "json",
-            "-vv",
-            "--state-dir",
-        ];
-        line.extend(options.map(str::to_owned));
-        line.push(state);
-        line
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut relay) = self.relay.take() {
-            relay.signal(Signal::TERM);
-            assert!(relay.end().success());
-        }
-    }
-
-    fn relay(&self) -> &Program {
-        self.relay.as_ref().unwrap()
-    }
-
-    fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
-    }
-
-    /// A command of the operator's, about this relay.
-    fn operator(&self, args: &[&str]) -> Ended {
-        let state = self.state().display().to_string();
-        let mut line = args.to_vec();
-        line.extend(["--state-dir", &state]);
-        run(relayserver(&line))
-    }
-
-    /// Makes a token, and gives its join line.
-    fn token(&self, name: &str, more: &[&str]) -> String {
-        let public = format!("127.0.0.1:{}", self.ports[0]);
-        let mut line = vec!["token", "create", name, "--public", &public];
-        line.extend(more);
-        let ended = self.operator(&line);
-        assert!(ended.status.success(), "{}", ended.stderr);
-        assert_eq!(ended.stdout.lines().count(), 1, "the join line alone: {}", ended.stdout);
-        ended.stdout.trim().to_owned()
-    }
-
-    fn first_join(&self) -> String {
-        fs::read_to_string(self.state().join("first-join")).unwrap().trim().to_owned()
-    }
-
-    fn host(&self, join: &str, more: &[&str]) -> Program {
-        let mut line = vec!["host", join, "--log-format", "json", "-vv"];
-        line.extend(more);
-        Program::start(relayserver(&line))
-    }
-
-    /// A line there and a line back.
-    fn assert_serves(&self) {
-        let mut client = client(([127, 0, 0, 1], self.ports[2]).into());
-        client.write_all(b"a line").unwrap();
-        expect(&mut client, b"a line");
-    }
-}
+use support::program::{Program, command, have, run};
+use support::secure::Secure;
 
 #[test]
 fn the_first_start_makes_all_that_a_host_needs_and_the_next_one_keeps_it() {

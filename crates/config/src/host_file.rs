@@ -3,15 +3,17 @@
 //! Who builds a host reads the plain structs; nothing here knows what a host does with them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::address::Forward;
 use crate::effective::Effective;
 use crate::errors::{Errors, Fault};
 use crate::leaf::{Found, Leaf};
 use crate::name::ServiceName;
-use crate::reader::{Reader, Table};
-use crate::schema::{Absent, Key, Section, section};
+use crate::reader::{Place, Reader, Table};
+use crate::schema::{Absent, Key, Section, Setting, Shape, section};
 use crate::secret::Secret;
 
 /// All that `host.toml` says, with the defaults of what it does not say.
@@ -19,6 +21,10 @@ use crate::secret::Secret;
 pub struct HostFile {
     /// The join line, or where it is. `None` where it comes from elsewhere, or there is none.
     pub join: Option<Secret>,
+    /// Its share of the sessions beside other hosts.
+    pub weight: Weight,
+    /// How many sessions it takes at once. `None`: any number.
+    pub max_sessions: Option<NonZeroUsize>,
     /// `[services.NAME]`, by name. None where the file names none.
     pub services: BTreeMap<ServiceName, HostService>,
     effective: Vec<Effective>,
@@ -31,6 +37,8 @@ pub struct HostService {
     pub target: Target,
     /// How many data channels are kept waiting.
     pub pool: Pool,
+    /// How its server is looked after. Only of a service that is forwarded.
+    pub check: Option<Check>,
 }
 
 /// What the sessions of a service are handed to.
@@ -48,11 +56,19 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolSize(u16);
 
+/// A host's share of the sessions: 1 to 10,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(u16);
+
 section! {
     struct Root {
         /// The join line: `"env:NAME"` (a variable that holds it), `"file:PATH"` (a file that holds it), or the line itself. It may
         /// come from `--join-file` or `RELAYSERVER_JOIN` instead.
         join: Option<Secret> = Absent::Unset(None),
+        /// The host's share of the sessions beside other hosts of the same services: one of twice the weight gets twice as many.
+        weight: Weight = Absent::Default(Weight(100)),
+        /// How many sessions the host takes at once, of all its services together. Without it any number.
+        max_sessions: Option<NonZeroUsize> = Absent::Unset(None),
         /// What the host serves.
         services: BTreeMap<ServiceName, HostService> = Absent::OfItsKeys,
     }
@@ -67,7 +83,9 @@ section! {
         /// Run this program for each session; its standard input and output are the session.
         exec: Option<Vec<String>> = Absent::Unset(None),
         /// Send every byte back; only `true` can be said.
-        echo: Option<Echo> = Absent::Unset(None),
+        echo: Option<True> = Absent::Unset(None),
+        /// Look after the server of `forward`: the host takes no sessions of the service while it does not answer.
+        check: Option<Check> = Absent::Unset(None),
         /// How many data channels are kept waiting for clients.
         pool: Pool = Absent::OfItsKeys,
     }
@@ -78,8 +96,18 @@ section! {
     pub struct Pool {
         /// At least so many, 1 to 1000.
         min: PoolSize = Absent::Default(PoolSize(10)),
-        /// At most so many, 1 to 1000, however many the relay asks for.
-        max: PoolSize = Absent::Default(PoolSize::MAX),
+        /// At most so many, 1 to 1000, however many the relay asks for: it goes by how clients arrive.
+        max: PoolSize = Absent::Default(PoolSize(256)),
+    }
+}
+
+section! {
+    /// `check` of a service: how its server is looked after. Its presence switches it on.
+    pub struct Check {
+        /// By connecting to it; only `true` can be said.
+        tcp: True = Absent::Default(True),
+        /// How often, `"1s"` to `"1h"`.
+        every: Duration = Absent::Default(Duration::from_secs(5)),
     }
 }
 
@@ -89,12 +117,14 @@ impl HostFile {
     /// # Errors
     /// Everything that is wrong with it, at once.
     pub fn parse(text: &str, file_name: &str) -> Result<HostFile, Errors> {
-        let (Root { join, services }, mut reader) = Reader::read(text, file_name);
+        let (root, mut reader) = Reader::read(text, file_name);
+        let Root { join, weight, max_sessions, services } = root;
         for (name, service) in &services {
             check_pool(name, &service.pool, &mut reader);
+            check_check(name, service, &mut reader);
         }
         let effective = reader.finish()?;
-        Ok(HostFile { join, services, effective })
+        Ok(HostFile { join, weight, max_sessions, services, effective })
     }
 
     /// Every key with its value and where that came from, in the order of the documentation; services by name.
@@ -118,6 +148,15 @@ impl PoolSize {
     }
 }
 
+impl Weight {
+    const RANGE: RangeInclusive<i64> = 1..=10_000;
+
+    /// The number, 1 to 10,000.
+    pub fn get(self) -> u32 {
+        self.0.into()
+    }
+}
+
 impl Section for HostService {
     fn keys() -> Vec<Key> {
         ServiceKeys::keys()
@@ -131,20 +170,20 @@ impl Section for HostService {
             ServiceKeys { exec: Some(program), .. } => Target::Exec(program),
             _ => Target::Echo,
         };
-        HostService { target, pool: keys.pool }
+        HostService { target, pool: keys.pool, check: keys.check }
     }
 }
 
 /// The word `true`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Echo;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct True;
 
-impl Leaf for Echo {
+impl Leaf for True {
     const EXPECTED: &'static str = "true";
 
-    fn read(found: &Found<'_>) -> Result<Echo, Vec<Fault>> {
+    fn read(found: &Found<'_>) -> Result<True, Vec<Fault>> {
         match found.value.as_bool() {
-            Some(true) => Ok(Echo),
+            Some(true) => Ok(True),
             _ => found.wrong(Self::EXPECTED),
         }
     }
@@ -153,8 +192,8 @@ impl Leaf for Echo {
         Some("true".to_owned())
     }
 
-    fn placeholder() -> Echo {
-        Echo
+    fn placeholder() -> True {
+        True
     }
 }
 
@@ -173,6 +212,39 @@ impl Leaf for PoolSize {
 
     fn placeholder() -> PoolSize {
         PoolSize::MAX
+    }
+}
+
+impl Leaf for Weight {
+    const EXPECTED: &'static str = "a number from 1 to 10000";
+
+    fn read(found: &Found<'_>) -> Result<Weight, Vec<Fault>> {
+        let number = found.integer().filter(|number| Weight::RANGE.contains(number));
+        let number = number.and_then(|number| u16::try_from(number).ok());
+        number.map_or_else(|| found.wrong(Self::EXPECTED), |number| Ok(Weight(number)))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.0.to_string())
+    }
+
+    fn placeholder() -> Weight {
+        Weight(1)
+    }
+}
+
+/// A table whose presence means something.
+impl Setting for Option<Check> {
+    fn document(_: Absent<Option<Check>>) -> Shape {
+        Shape::Table(Check::keys())
+    }
+
+    fn read(place: &Place<'_>, _: Absent<Option<Check>>, reader: &mut Reader<'_>) -> Option<Check> {
+        if !place.is_there() {
+            reader.not_set(place);
+            return None;
+        }
+        Some(Check::read(place, Absent::OfItsKeys, reader))
     }
 }
 
@@ -203,6 +275,30 @@ fn check_one_target(table: &Table<'_>, reader: &mut Reader<'_>) {
         }
     }
 }
+
+/// Only a server can be looked after, and neither without end nor once in a blue moon.
+fn check_check(name: &ServiceName, service: &HostService, reader: &mut Reader<'_>) {
+    let Some(check) = &service.check else {
+        return;
+    };
+    let (key, every) = (format!("services.{name}.check"), format!("services.{name}.check.every"));
+    let sound =
+        ["forward", "exec", "echo"].map(|it| reader.is_sound(&format!("services.{name}.{it}")));
+    if sound.iter().all(|sound| *sound) && !matches!(service.target, Target::Forward(_)) {
+        let message = format!("`check` in [services.{name}]: expected `forward` beside it");
+        reader.fault(reader.span(&key).unwrap_or_default(), message);
+    }
+    if reader.is_sound(&every) && !EVERY.contains(&check.every) {
+        let message = format!(
+            "`every` in [services.{name}.check]: expected \"1s\" to \"1h\", found \"{}\"",
+            check.every.show().unwrap_or_default().trim_matches('"')
+        );
+        reader.fault(reader.span(&every).unwrap_or_default(), message);
+    }
+}
+
+/// How often a server may be looked after.
+const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 fn check_pool(name: &ServiceName, pool: &Pool, reader: &mut Reader<'_>) {
     let [min, max] = ["min", "max"].map(|bound| format!("services.{name}.pool.{bound}"));

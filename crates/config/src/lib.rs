@@ -42,7 +42,7 @@ mod units;
 pub use address::{Forward, PublicAddress};
 pub use effective::{Effective, Origin};
 pub use errors::{ConfigError, Errors};
-pub use host_file::{HostFile, HostService, Pool, PoolSize, Target};
+pub use host_file::{Check, HostFile, HostService, Pool, PoolSize, Target, True, Weight};
 pub use kind::{FileKind, UnknownKind, kind_of};
 pub use name::{InvalidServiceName, ServiceName};
 pub use network::{Cidr, InvalidCidr};

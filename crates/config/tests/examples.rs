@@ -145,6 +145,45 @@ pool.max = 1000
 }
 
 #[test]
+fn how_much_a_host_takes_and_how_its_servers_are_looked_after_is_read() {
+    let text = "
+weight = 250
+max_sessions = 50
+[services.a]
+forward = 22
+check = { tcp = true, every = '30s' }
+[services.b]
+forward = 23
+check = {}
+[services.c]
+forward = 24
+";
+    let file = HostFile::parse(text, "host.toml").unwrap();
+    assert_eq!((file.weight.get(), file.max_sessions.map(|it| it.get())), (250, Some(50)));
+    let every: Vec<_> =
+        file.services.values().map(|it| it.check.as_ref().map(|it| it.every.as_secs())).collect();
+    assert_eq!(every, [Some(30), Some(5), None]);
+    for (text, expected) in [
+        ("weight = 0", "`weight`: expected a number from 1 to 10000, found 0"),
+        ("weight = 10001", "`weight`: expected a number from 1 to 10000, found 10001"),
+        ("max_sessions = 0", "found 0"),
+        (
+            "[services.a]\necho = true\ncheck = {}",
+            "`check` in [services.a]: expected `forward` beside it",
+        ),
+        (
+            "[services.a]\nforward = 1\ncheck.every = '500ms'",
+            "`every` in [services.a.check]: expected \"1s\" to \"1h\", found \"500ms\"",
+        ),
+        ("[services.a]\nforward = 1\ncheck.tcp = false", "expected true, found false"),
+        ("[services.a]\nforward = 1\ncheck.evry = '5s'", "did you mean `every`?"),
+    ] {
+        let errors = HostFile::parse(text, "host.toml").unwrap_err().to_string();
+        assert!(errors.contains(expected), "{errors}");
+    }
+}
+
+#[test]
 fn every_value_is_told_with_where_it_came_from() {
     let file = RelayFile::parse(&example("relay.toml"), "relay.toml", false).unwrap();
     let expected = r#"relay.listen = "0.0.0.0:8000"  # relay.toml:3
@@ -174,9 +213,12 @@ services.ssh.queue.wait = "5s"  # relay.toml:19
     assert_eq!(lines(file.effective()), expected);
     let file = HostFile::parse(&example("host.toml"), "host.toml").unwrap();
     let expected = r#"join = "file:/etc/relayserver/join"  # host.toml:2
+weight = 100  # default
+# max_sessions is not set
 services.ssh.forward = "127.0.0.1:22"  # host.toml:4
 # services.ssh.exec is not set
 # services.ssh.echo is not set
+# services.ssh.check is not set
 services.ssh.pool.min = 2  # host.toml:5
 services.ssh.pool.max = 64  # host.toml:5
 "#;

@@ -19,7 +19,7 @@ fn a_join_line_in_the_file_is_itself_and_is_never_shown() {
     assert_eq!((resolved.expose(), resolved.warning()), (LINE, None));
     assert!(!format!("{file:?} {resolved:?}").contains("hunter2"), "{file:?} {resolved:?}");
     let told: Vec<_> = file.effective().iter().map(ToString::to_string).collect();
-    assert_eq!(told, ["join = \"***\"  # host.toml:1"]);
+    assert_eq!(told.first().map(String::as_str), Some("join = \"***\"  # host.toml:1"));
 }
 
 #[test]

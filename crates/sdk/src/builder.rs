@@ -31,6 +31,8 @@ pub struct Builder {
     pool: PoolBounds,
     /// With their pools, where they have their own.
     services: Vec<(String, Option<PoolBounds>)>,
+    /// Those of which no sessions are to be had yet.
+    unavailable: Vec<String>,
     capacity: Capacity,
     connect_timeout: Option<Duration>,
     bind_addr: Option<IpAddr>,
@@ -59,6 +61,7 @@ impl Builder {
             command_port: COMMAND_PORT,
             pool: PoolBounds::default(),
             services: Vec::new(),
+            unavailable: Vec::new(),
             capacity: Capacity::default(),
             connect_timeout: None,
             bind_addr: None,
@@ -122,6 +125,12 @@ impl Builder {
         self
     }
 
+    /// Takes no sessions of a service until [`Listener::set_available`] says that they are to be had.
+    pub fn unavailable(mut self, service: impl Into<String>) -> Builder {
+        self.unavailable.push(service.into());
+        self
+    }
+
     /// How long [`listen`](Builder::listen) may try. Unless this is said, for ever.
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Builder {
         self.connect_timeout = Some(connect_timeout);
@@ -147,8 +156,15 @@ impl Builder {
     /// [connect timeout](Builder::connect_timeout).
     pub async fn listen(self) -> Result<Listener, Error> {
         let Builder { connect_timeout, .. } = self;
+        let unavailable = self.unavailable.clone();
         let (link, pools) = self.link()?;
         let shared = Arc::new(Shared::new(link, &pools));
+        for service in unavailable {
+            let index = shared.link.services().iter().position(|it| *it == service);
+            if !index.is_some_and(|index| shared.set_available(index, false)) {
+                return Err(Error::Service(service));
+            }
+        }
         // Room for all that the keeper lets open: the backlog, and channels that were idle when it was reached.
         let (queue, sessions) =
             mpsc::channel(BACKLOG_MAX + pools.iter().map(|pool| pool.max).sum::<usize>());

@@ -19,7 +19,7 @@ use crate::complaints::Complaints;
 use crate::events::DropReason;
 use crate::report::{CommandReport, CommandReporter, Hopeless, Report, Trouble};
 use crate::session::Session;
-use crate::shared::Shared;
+use crate::shared::{PoolState, Shared};
 use crate::status::{Served, Status, listed};
 use crate::{Error, SessionId, channel, command, network};
 
@@ -85,7 +85,7 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let _command_ends_with_the_driver = shared.over.clone().drop_guard();
         let (mut pools, mut changes) = (shared.pools.subscribe(), shared.network.subscribe());
-        pools.mark_changed();
+        self.pause(&pools.borrow_and_update());
         let mut network = std::pin::pin!(network::watch(&shared.network));
         self.keeper.handle_timeout(self.now());
         loop {
@@ -98,9 +98,7 @@ impl Driver {
                 () = shared.accepted.notified() => {}
                 () = wait_until(wake) => self.keeper.handle_timeout(self.now()),
                 Ok(()) = pools.changed() => {
-                    for (index, pool) in pools.borrow_and_update().iter().enumerate() {
-                        self.keeper.handle_paused(self.now(), index, !pool.is_available);
-                    }
+                    self.pause(&pools.borrow_and_update());
                 }
                 Ok(()) = changes.changed() => self.keeper.handle_return(self.now()),
                 () = &mut network => {}
@@ -139,6 +137,13 @@ impl Driver {
             }
         }
         shared.status.send_replace(Status::Closed);
+    }
+
+    /// Tells the keeper which pools are not to be had for now.
+    fn pause(&mut self, pools: &[PoolState]) {
+        for (index, pool) in pools.iter().enumerate() {
+            self.keeper.handle_paused(self.now(), index, !pool.is_available);
+        }
     }
 
     fn now(&self) -> Time {

@@ -6,4 +6,5 @@
 pub(crate) mod net;
 pub(crate) mod peers;
 pub(crate) mod program;
+pub(crate) mod secure;
 pub(crate) mod servers;

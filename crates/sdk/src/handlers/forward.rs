@@ -39,7 +39,19 @@ enum Target {
 #[error("expected a port, host:port or unix:/path, got {0:?}")]
 pub struct TargetError(String);
 
+impl Forward {
+    /// Connects to the server, and closes again: whether it can be reached.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn reach(&self) -> io::Result<()> {
+        self.0.connect().await.map(drop)
+    }
+}
+
 impl Handler for Forward {
+    /// # Errors
+    /// The server cannot be reached; the session is rejected then.
     async fn handle(&self, mut session: Session) -> io::Result<()> {
         let mut server = match self.0.connect().await {
             Ok(stream) => Server { stream, in_order: false },
@@ -47,7 +59,7 @@ impl Handler for Forward {
                 let id = session.id();
                 warn!(session.id = id.session(), channel.id = id.channel(), target = %self, %error, "server cannot be reached");
                 session.reject("target_unreachable");
-                return Ok(());
+                return Err(error);
             }
         };
         session.accept().await?;
