@@ -139,6 +139,10 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "N", default_value_t = relayserver_relay::Limits::default().handshakes_max, value_parser = count)]
     pub(crate) handshakes_max: usize,
 
+    /// Address and port where Prometheus may ask how the relay is: GET /metrics
+    #[arg(long, value_name = "ADDR", value_parser = socket_address)]
+    pub(crate) metrics: Option<SocketAddr>,
+
     /// Write every decision to a file, to be replayed
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) record: Option<PathBuf>,
@@ -152,7 +156,7 @@ pub(crate) struct RelayArgs {
 }
 
 /// What a configuration file says instead.
-const FLAGS_OF_THE_FILE: [&str; 15] = [
+const FLAGS_OF_THE_FILE: [&str; 16] = [
     "hosts_port",
     "command_port",
     "clients_port",
@@ -168,6 +172,7 @@ const FLAGS_OF_THE_FILE: [&str; 15] = [
     "channels_max",
     "commands_max",
     "handshakes_max",
+    "metrics",
 ];
 
 fn relay_help() -> String {

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use relayserver_admin::Admin;
 use relayserver_config::RelayFile;
 use relayserver_relay::state::{FIRST_TOKEN, StateError, TokenSource, TokenTerms};
 use relayserver_relay::{
@@ -26,20 +27,42 @@ pub(crate) async fn run(args: RelayArgs) -> Exit {
         Ok(leaving) => leaving,
         Err(error) => return exit::failure(&format!("cannot listen for signals: {error}")),
     };
-    let relay = match start(&args) {
-        Ok(relay) => relay,
+    let (relay, admin) = match start(&args) {
+        Ok(started) => started,
         Err(message) => return exit::failure(&message),
     };
     let handle = relay.handle();
+    // A task of its own: whatever becomes of it, the relay goes on.
+    let admin = admin.map(|admin| tokio::spawn(admin.run(handle.clone())));
     let serving = async {
         relay.run().await;
+        if let Some(admin) = admin {
+            admin.abort();
+        }
         Exit::Success
     };
     leaving.drain_on_signal(serving, || handle.drain(), || handle.abort()).await
 }
 
-fn start(args: &RelayArgs) -> Result<Relay, String> {
+/// The relay with its ports bound, and that for metrics, where there is one.
+fn start(args: &RelayArgs) -> Result<(Relay, Option<Admin>), String> {
     let file = args.config.as_ref().map(|path| read_relay_file(path, args.insecure)).transpose()?;
+    let of_file = file.as_ref().and_then(|file| file.metrics.as_ref());
+    let metrics = args.metrics.or(of_file.map(|metrics| metrics.listen));
+    let relay = start_relay(args, file)?;
+    let admin = metrics.map(bind_admin).transpose()?;
+    Ok((relay, admin))
+}
+
+fn bind_admin(address: SocketAddr) -> Result<Admin, String> {
+    let admin = Admin::bind(address);
+    let admin =
+        admin.map_err(|error| format!("cannot listen for metrics on {address}: {error}"))?;
+    info!(metrics = %admin.address(), "metrics ready");
+    Ok(admin)
+}
+
+fn start_relay(args: &RelayArgs, file: Option<RelayFile>) -> Result<Relay, String> {
     let is_open = file.is_some() || args.public.is_some();
     let mut config = match &file {
         Some(file) => of_file(file, args)?,

@@ -22,6 +22,8 @@ use crate::tls::Tls;
 pub struct RelayFile {
     /// `[relay]`.
     pub relay: Relay,
+    /// `[metrics]`. `None`: nobody is told.
+    pub metrics: Option<Metrics>,
     /// `[services.NAME]`, by name. None where the file names none.
     pub services: BTreeMap<ServiceName, RelayService>,
     effective: Vec<Effective>,
@@ -31,6 +33,8 @@ section! {
     struct Root {
         /// The relay itself.
         relay: Relay = Absent::OfItsKeys,
+        /// Where Prometheus may ask how the relay is. Its presence switches that on.
+        metrics: Option<Metrics> = Absent::Unset(None),
         /// What clients can ask for.
         services: BTreeMap<ServiceName, RelayService> = Absent::OfItsKeys,
     }
@@ -92,6 +96,14 @@ section! {
 }
 
 section! {
+    /// `[metrics]`: where Prometheus may ask how the relay is. Its presence switches that on.
+    pub struct Metrics {
+        /// Where `GET /metrics` is answered. Whoever can connect there is told the names of the services, and how much they are used.
+        listen: SocketAddr = Absent::Default(loopback(8003)),
+    }
+}
+
+section! {
     /// `[services.NAME]`: what clients can ask for.
     pub struct RelayService {
         /// Where its clients connect.
@@ -120,13 +132,13 @@ impl RelayFile {
     /// # Errors
     /// Everything that is wrong with it, at once.
     pub fn parse(text: &str, file_name: &str, insecure: bool) -> Result<RelayFile, Errors> {
-        let (Root { relay, services }, mut reader) = Reader::read(text, file_name);
-        check_addresses(&relay, &services, &mut reader);
+        let (Root { relay, metrics, services }, mut reader) = Reader::read(text, file_name);
+        check_addresses(&relay, metrics.as_ref(), &services, &mut reader);
         check_v1(&relay, &services, insecure, &mut reader);
         check_encryption(&relay, insecure, &mut reader);
         check_deadlines(&relay.limits, &mut reader);
         let effective = reader.finish()?;
-        Ok(RelayFile { relay, services, effective })
+        Ok(RelayFile { relay, metrics, services, effective })
     }
 
     /// Every key with its value and where that came from, in the order of the documentation; services by name.
@@ -155,14 +167,35 @@ impl Setting for Option<V1> {
     }
 }
 
+/// A table whose presence means something.
+impl Setting for Option<Metrics> {
+    fn document(_: Absent<Option<Metrics>>) -> Shape {
+        Shape::Table(Metrics::keys())
+    }
+
+    fn read(
+        place: &Place<'_>,
+        _: Absent<Option<Metrics>>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Metrics> {
+        if !place.is_there() {
+            reader.not_set(place);
+            return None;
+        }
+        Some(Metrics::read(place, Absent::OfItsKeys, reader))
+    }
+}
+
 /// An address can be listened on for one thing only.
 fn check_addresses(
     relay: &Relay,
+    metrics: Option<&Metrics>,
     services: &BTreeMap<ServiceName, RelayService>,
     reader: &mut Reader<'_>,
 ) {
     let mut listeners = vec![("relay.listen".to_owned(), relay.listen)];
     listeners.extend(relay.v1.iter().map(|v1| ("relay.v1.command".to_owned(), v1.command)));
+    listeners.extend(metrics.map(|metrics| ("metrics.listen".to_owned(), metrics.listen)));
     let of_service = |(name, service): (&ServiceName, &RelayService)| {
         (format!("services.{name}.listen"), service.listen)
     };

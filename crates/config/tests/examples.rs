@@ -164,8 +164,8 @@ forward = 24
         file.services.values().map(|it| it.check.as_ref().map(|it| it.every.as_secs())).collect();
     assert_eq!(every, [Some(30), Some(5), None]);
     for (text, expected) in [
-        ("weight = 0", "`weight`: expected a number from 1 to 10000, found 0"),
-        ("weight = 10001", "`weight`: expected a number from 1 to 10000, found 10001"),
+        ("weight = 0", "expected a number from 1 to 10000, found 0"),
+        ("weight = 10001", "expected a number from 1 to 10000, found 10001"),
         ("max_sessions = 0", "found 0"),
         (
             "[services.a]\necho = true\ncheck = {}",
@@ -201,6 +201,7 @@ relay.limits.handshakes = 4096  # default
 relay.limits.handshakes_per_address = 1024  # default
 relay.limits.hello_timeout = "5s"  # default
 relay.limits.drain_timeout = "10s"  # default
+# metrics is not set
 services.default.listen = "0.0.0.0:8002"  # relay.toml:14
 # services.default.max_sessions is not set
 services.default.queue.depth = 1024  # default

@@ -178,6 +178,11 @@ impl<H: Handles> Book<H> {
         self.roster.refusal_of(now, Some(grant), service)
     }
 
+    /// The service of a client or session that the book knows.
+    pub fn service_of(&self, session: SessionId) -> Option<&ServiceName> {
+        self.sessions.get(&session).map(|session| &session.service)
+    }
+
     /// The phase of a client or session that the book knows.
     pub fn phase(&self, session: SessionId) -> Option<Phase> {
         self.sessions.get(&session).map(|session| session.state.phase())

@@ -6,11 +6,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use relayserver_core::record::Header;
 use relayserver_core::{
-    Announcement, Assignment, Book, ChannelId, ChannelKey, CommandId, End, Grant, GrantId, Handles,
+    Announcement, Assignment, Book, ChannelId, ChannelKey, CommandId, Grant, GrantId, Handles,
     HostId, Input, Membership, Occupancy, Output, Phase, Reason, ServiceName, SessionId, Time,
 };
 use tokio::net::TcpStream;
@@ -19,10 +19,15 @@ use tracing::{debug, info};
 
 use crate::clock::sleep_until;
 use crate::config::Config;
+use crate::counts::{Counts, count};
 use crate::offer::Held;
 use crate::record::Recorder;
-use crate::snapshot::{Counts, ReasonCounts, Snapshot};
-use crate::traffic::Traffic;
+use crate::snapshot::Snapshot;
+use crate::traffic::{Carried, Traffic};
+
+mod guards;
+
+pub(crate) use guards::{ChannelGuard, CommandGuard, SessionGuard};
 
 /// How the book reaches what stands in it.
 pub(crate) struct Reach;
@@ -30,7 +35,7 @@ pub(crate) struct Reach;
 impl Handles for Reach {
     type Command = CommandHandle;
     type Channel = oneshot::Sender<Start>;
-    type Client = oneshot::Sender<Verdict>;
+    type Client = WaitingClient;
     type Stop = oneshot::Sender<Stop>;
 }
 
@@ -42,6 +47,12 @@ pub(crate) struct CommandHandle {
     pub(crate) overflow: Arc<Notify>,
     /// Set when the book did not take it.
     pub(crate) refusal: Arc<OnceLock<Reason>>,
+}
+
+/// Reaches the task of a client that waits.
+pub(crate) struct WaitingClient {
+    pub(crate) service: ServiceName,
+    pub(crate) verdict: oneshot::Sender<Verdict>,
 }
 
 /// What becomes of a client.
@@ -103,7 +114,7 @@ pub(crate) struct Back {
 /// The book, shared by all tasks of one relay.
 pub(crate) struct Assignments {
     started: Instant,
-    /// What the sessions of hosts of version 2 carry.
+    /// What the sessions carry.
     pub(crate) traffic: Arc<Traffic>,
     state: Mutex<State>,
     /// Notified when the book's next timeout has come nearer.
@@ -174,11 +185,11 @@ impl Assignments {
     /// Enters a client. It leaves the book, and its session ends there, when the guard is dropped.
     pub(crate) fn client_arrived(
         self: &Arc<Self>,
-        service: ServiceName,
-        client: oneshot::Sender<Verdict>,
+        client: WaitingClient,
         stop: oneshot::Sender<Stop>,
     ) -> SessionGuard {
         let session = SessionId(fastrand::u128(..));
+        let service = client.service.clone();
         let input = Input::ClientArrived { session, service, client, stop };
         self.drive(&mut self.lock(), input);
         SessionGuard { assignments: Arc::clone(self), session, end: None }
@@ -189,7 +200,7 @@ impl Assignments {
         &self,
         session: SessionId,
         reason: Reason,
-        client: oneshot::Sender<Verdict>,
+        client: WaitingClient,
         stop: oneshot::Sender<Stop>,
     ) {
         self.drive(&mut self.lock(), Input::OfferFailed { session, reason, client, stop });
@@ -248,6 +259,11 @@ impl Assignments {
         }
     }
 
+    /// A connection on a port of hosts was taken for what it asked to be.
+    pub(crate) fn count_taken_host(&self) {
+        self.lock().counts.taken_hosts += 1;
+    }
+
     /// A connection on a port of hosts was refused.
     pub(crate) fn count_refused_host(&self, reason: Reason) {
         count(&mut self.lock().counts.refused_hosts, reason);
@@ -255,8 +271,11 @@ impl Assignments {
 
     /// What the relay is doing now.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        let Carried { to_host, to_client } = self.traffic.carried();
         let state = self.lock();
-        let (book, counts) = (state.book.snapshot(), state.counts.clone());
+        let book = state.book.snapshot();
+        let mut counts = state.counts.clone();
+        (counts.bytes_to_host, counts.bytes_to_client) = (to_host, to_client);
         Snapshot { uptime: self.started.elapsed(), book, counts }
     }
 
@@ -308,7 +327,7 @@ impl Assignments {
             recorder.input(now, &input);
         }
         let ends_session = matches!(input, Input::SessionEnded { .. });
-        let ended = ended_by(&state.book, &input);
+        let (opens, ends) = (opened_by(&state.book, &input), ended_by(&state.book, &input));
         state.book.handle(now, input);
         let mut reserved = None;
         while let Some(output) = state.book.poll_output() {
@@ -319,9 +338,7 @@ impl Assignments {
                 Output::Reserved { channel } => reserved = Some(Ok(channel)),
                 Output::ReserveRefused { reason } => reserved = Some(Err(reason)),
                 output => {
-                    if let Output::Refused { reason, .. } = &output {
-                        count(&mut state.counts.refused_clients, *reason);
-                    }
+                    count_output(&mut state.counts, &output);
                     perform(output);
                 }
             }
@@ -330,8 +347,11 @@ impl Assignments {
         if due.is_some_and(|due| due_before.is_none_or(|before| due < before)) {
             self.timeout_nearer.notify_one();
         }
-        if let Some(reason) = ended {
-            count(&mut state.counts.ended, reason);
+        if let Some(service) = opens {
+            state.counts.service(&service).opened += 1;
+        }
+        if let Some((service, reason)) = ends {
+            count(&mut state.counts.service(&service).ended, reason);
         }
         if ends_session && state.book.sessions() == 0 {
             self.no_session.notify_waiters();
@@ -340,15 +360,39 @@ impl Assignments {
     }
 }
 
-/// Why a session ends by `input`. Of one that the book does not know, or that waits, this is late news.
-fn ended_by(book: &Book<Reach>, input: &Input<Reach>) -> Option<Reason> {
-    let Input::SessionEnded { session, end } = input else { return None };
-    let runs = book.phase(*session).is_some_and(|phase| phase != Phase::Waiting);
-    runs.then_some(end.reason)
+/// The service of the session that a host has accepted by `input`, or that ends before one has.
+fn opened_by(book: &Book<Reach>, input: &Input<Reach>) -> Option<ServiceName> {
+    let (Input::Accepted { session } | Input::SessionEnded { session, .. }) = input else {
+        return None;
+    };
+    let is_offered = match (book.phase(*session)?, input) {
+        (Phase::Offered, _) => true,
+        // That it is accepted comes too late.
+        (Phase::Withdrawn, input) => matches!(input, Input::SessionEnded { .. }),
+        _ => false,
+    };
+    book.service_of(*session).filter(|_| is_offered).cloned()
 }
 
-fn count(counts: &mut ReasonCounts, reason: Reason) {
-    *counts.entry(reason).or_default() += 1;
+/// The service of the session that ends by `input`, and why. Of one that the book does not know, or that waits, this is late news.
+fn ended_by(book: &Book<Reach>, input: &Input<Reach>) -> Option<(ServiceName, Reason)> {
+    let Input::SessionEnded { session, end } = input else { return None };
+    let runs = book.phase(*session).is_some_and(|phase| phase != Phase::Waiting);
+    book.service_of(*session).filter(|_| runs).map(|service| (service.clone(), end.reason))
+}
+
+fn count_output(counts: &mut Counts, output: &Output<Reach>) {
+    match output {
+        Output::Refused { reason, client, .. } => {
+            count(&mut counts.service(&client.service).refused_clients, *reason);
+        }
+        Output::Assigned { assignment: Assignment { service, waited, is_offer, .. }, .. } => {
+            let counts = counts.service(service);
+            counts.waits.add(*waited);
+            counts.opened += u64::from(!is_offer);
+        }
+        _ => {}
+    }
 }
 
 fn perform(output: Output<Reach>) {
@@ -365,7 +409,7 @@ fn perform(output: Output<Reach>) {
         // A receiver that is gone drops what it was sent, and with it the other side's handle: each side's task
         // finds out and reports for itself.
         Output::Assigned { assignment, client, channel_handle } => {
-            drop(client.send(Verdict::Assigned(assignment, channel_handle)));
+            drop(client.verdict.send(Verdict::Assigned(assignment, channel_handle)));
         }
         Output::Announce { command: _, to, announcement } => {
             if let Err(mpsc::error::TrySendError::Full(_)) = to.announcements.try_send(announcement)
@@ -374,7 +418,7 @@ fn perform(output: Output<Reach>) {
             }
         }
         Output::Refused { session: _, reason, client } => {
-            drop(client.send(Verdict::Refused(reason)));
+            drop(client.verdict.send(Verdict::Refused(reason)));
         }
         Output::CloseChannel { channel, reason, handle } => {
             debug!(channel.id = %channel, %reason, "idle channel closed");
@@ -382,110 +426,5 @@ fn perform(output: Output<Reach>) {
         }
         Output::Withdraw { session: _, reason, stop } => drop(stop.send(Stop::Withdraw(reason))),
         Output::EndSession { session: _, reason, stop } => drop(stop.send(Stop::End(reason))),
-    }
-}
-
-/// A command channel that stands in the book.
-pub(crate) struct CommandGuard {
-    assignments: Arc<Assignments>,
-    command: CommandId,
-}
-
-impl Drop for CommandGuard {
-    fn drop(&mut self) {
-        self.tell(Input::CommandDown { command: self.command });
-    }
-}
-
-impl CommandGuard {
-    /// The host is gone, and what it serves with it.
-    pub(crate) fn gone(&self) {
-        self.tell(Input::CommandGone { command: self.command });
-    }
-
-    /// The host is leaving.
-    pub(crate) fn leaving(&self) {
-        self.tell(Input::CommandLeaving { command: self.command });
-    }
-
-    /// The host keeps between so many idle channels of `service`.
-    pub(crate) fn pool_bounds(&self, service: ServiceName, min: usize, max: usize) {
-        self.tell(Input::PoolBounds { command: self.command, service, min, max });
-    }
-
-    /// The host has answered a ping after so long.
-    pub(crate) fn round_trip(&self, round_trip: Duration) {
-        self.tell(Input::RoundTrip { command: self.command, round_trip });
-    }
-
-    /// The host was not heard from for a while, or was heard from again.
-    pub(crate) fn set_suspect(&self, suspect: bool) {
-        let command = self.command;
-        let input = if suspect {
-            Input::CommandSuspect { command }
-        } else {
-            Input::CommandWell { command }
-        };
-        self.tell(input);
-    }
-
-    fn tell(&self, input: Input<Reach>) {
-        self.assignments.drive(&mut self.assignments.lock(), input);
-    }
-}
-
-/// A data channel that stands in the book.
-pub(crate) struct ChannelGuard {
-    assignments: Arc<Assignments>,
-    pub(crate) channel: ChannelId,
-}
-
-impl ChannelGuard {
-    /// Takes the channel out of the book, unless a client was assigned to it meanwhile.
-    pub(crate) fn gone(&self) {
-        let input = Input::ChannelGone { channel: self.channel };
-        self.assignments.drive(&mut self.assignments.lock(), input);
-    }
-}
-
-impl Drop for ChannelGuard {
-    fn drop(&mut self) {
-        self.gone();
-    }
-}
-
-/// A client that stands in the book, waiting or in a session. Whatever becomes of it, it is taken out when this is dropped.
-pub(crate) struct SessionGuard {
-    assignments: Arc<Assignments>,
-    pub(crate) session: SessionId,
-    /// How the session ended, where that is known.
-    end: Option<End>,
-}
-
-impl SessionGuard {
-    pub(crate) fn assignments(&self) -> &Assignments {
-        &self.assignments
-    }
-
-    /// The session is over.
-    pub(crate) fn ended(mut self, end: End) {
-        self.end = Some(end);
-    }
-
-    /// Takes the client out of the book, unless it was assigned meanwhile.
-    pub(crate) fn gone(&self) {
-        let input = Input::ClientGone { session: self.session };
-        self.assignments.drive(&mut self.assignments.lock(), input);
-    }
-}
-
-impl Drop for SessionGuard {
-    fn drop(&mut self) {
-        // One of the two is news to the book: either it waits, or it runs.
-        self.gone();
-        let never_ran = End { reason: Reason::HostAborted, bytes_to_host: 0, bytes_to_client: 0 };
-        let end = self.end.unwrap_or(never_ran);
-        let input = Input::SessionEnded { session: self.session, end };
-        self.assignments.drive(&mut self.assignments.lock(), input);
     }
 }

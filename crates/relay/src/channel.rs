@@ -33,6 +33,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Refusal> {
     let Newcomer { mut stream, guard, answer } = newcomer;
     send(&mut stream, &answer, context.hello_timeout).await?;
+    context.assignments.count_taken_host();
     drop(place);
     match idle(&mut stream, &guard, &context.assignments).await {
         Some(start) if start.assignment.is_offer => offered(stream, start, context).await,

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::assignment::{Assignments, Back, Start, Verdict};
+use crate::assignment::{Assignments, Back, Start, Verdict, WaitingClient};
 use crate::offer::Held;
 
 /// Serves a client that has just been accepted.
@@ -25,9 +25,9 @@ pub(crate) async fn serve(
     farewells: Arc<Farewells>,
 ) {
     options::prepare_long_lived(&client);
-    let (handle, mut verdict) = oneshot::channel();
+    let (handle, mut verdict) = handle(&service);
     let (stop_handle, mut stop) = oneshot::channel();
-    let mut guard = assignments.client_arrived(service.clone(), handle, stop_handle);
+    let mut guard = assignments.client_arrived(handle, stop_handle);
     let mut held = Held::default();
     let mut was_offered = false;
     // Once for each host that it is offered to.
@@ -66,11 +66,17 @@ pub(crate) async fn serve(
         };
         (client, held, guard) = (returned, of_client, of_session);
         was_offered = true;
-        let (handle, next_verdict) = oneshot::channel();
+        let (handle, next_verdict) = self::handle(&service);
         let (stop_handle, next_stop) = oneshot::channel();
         (verdict, stop) = (next_verdict, next_stop);
         assignments.offer_failed(guard.session, reason, handle, stop_handle);
     }
+}
+
+/// By which the book reaches a client of `service`, and where that hears of it.
+fn handle(service: &ServiceName) -> (WaitingClient, oneshot::Receiver<Verdict>) {
+    let (sender, verdict) = oneshot::channel();
+    (WaitingClient { service: service.clone(), verdict: sender }, verdict)
 }
 
 async fn refuse(client: TcpStream, reason: Reason, was_offered: bool, farewells: &Farewells) {

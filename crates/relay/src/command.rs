@@ -39,6 +39,7 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
         warn!(host.addr = %peer, %reason, "command channel refused");
         return;
     }
+    context.assignments.count_taken_host();
     let _home = context.places.host_at(peer.ip());
     debug!(host.addr = %peer, "command channel up");
     let (reader, writer) = stream.split();

@@ -13,6 +13,7 @@ mod closing;
 mod command;
 mod config;
 mod context;
+mod counts;
 mod drain;
 mod error;
 mod grants;
@@ -31,6 +32,7 @@ mod talk;
 mod traffic;
 
 pub use config::{Access, Config, Network, NetworkError, Service, Version1};
+pub use counts::{Counts, ReasonCounts, ServiceCounts, Waits};
 pub use error::BindError;
 pub use grants::{FixedGrants, GrantSource, TokenRecord, Tokens};
 pub use relay::{Relay, RelayHandle};
@@ -38,5 +40,5 @@ pub use relayserver_core::{
     BookSnapshot, GrantId, HostId, HostSnapshot, InvalidServicePattern, Limits, MemberSnapshot,
     Occupancy, Reason, Role, ServiceLimits, ServiceName, ServicePattern, ServiceSnapshot,
 };
-pub use snapshot::{Counts, ReasonCounts, Snapshot};
+pub use snapshot::Snapshot;
 pub use status::STATUS_SOCKET;

@@ -126,6 +126,7 @@ pub(crate) async fn serve(
     };
     let answer = host_port::answer(0, &stream, Some(AnswerV2::Welcome(welcome)), context)?;
     channel::send(&mut stream, &answer, context.hello_timeout).await?;
+    context.assignments.count_taken_host();
     if let (Some(grants), Some(id)) = (&context.grants, &grant) {
         grants.used(id.as_str());
     }

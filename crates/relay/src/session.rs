@@ -43,8 +43,8 @@ pub(crate) async fn run(
     // It comes back no more: the client's task has nothing left to wait for.
     drop(back);
     let mut legs = Legs::new(client, host);
-    let Assignment { session, host, is_offer, .. } = assignment;
-    let _counted = is_offer.then(|| guard.assignments().traffic.count(host, session, &counts));
+    let Assignment { session, host, .. } = assignment;
+    let _counted = guard.assignments().traffic.count(host, session, &counts);
     let progress = Progress::new(&guard, &assignment);
     if has_ended {
         progress.finished(Side::Client);

@@ -4,13 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use relayserver_core::{
-    BookSnapshot, HostId, HostSnapshot, Reason, ServiceName, ServiceSnapshot, Time,
-};
+use relayserver_core::{BookSnapshot, HostId, HostSnapshot, ServiceName, ServiceSnapshot, Time};
 use serde_json::{Value, json};
 
-/// How often each reason came up; one that never did is missing.
-pub type ReasonCounts = BTreeMap<Reason, u64>;
+use crate::counts::{Counts, ReasonCounts};
 
 /// What a relay is doing at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,17 +18,6 @@ pub struct Snapshot {
     pub book: BookSnapshot,
     /// What has happened since it started.
     pub counts: Counts,
-}
-
-/// What has happened since a relay started. Each session and each refusal is counted once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Sessions that have ended, for what reason.
-    pub ended: ReasonCounts,
-    /// Clients that were refused, for what reason.
-    pub refused_clients: ReasonCounts,
-    /// Connections on the ports of hosts that were refused, for what reason.
-    pub refused_hosts: ReasonCounts,
 }
 
 impl Snapshot {
@@ -56,8 +42,8 @@ impl Snapshot {
             },
             "services": book.services.iter().map(service).collect::<Vec<_>>(),
             "hosts": book.hosts.iter().map(|(id, it)| host(now, id, it)).collect::<Vec<_>>(),
-            "ended": by_code(&counts.ended),
-            "refused_clients": by_code(&counts.refused_clients),
+            "ended": by_code(&counts.ended()),
+            "refused_clients": by_code(&counts.refused_clients()),
             "refused_hosts": by_code(&counts.refused_hosts),
         })
     }

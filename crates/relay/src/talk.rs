@@ -164,7 +164,7 @@ impl Listener<'_> {
 
     /// Whether its sessions have carried bytes of its since this was last asked.
     fn carries(&mut self) -> bool {
-        let carried = self.traffic.from(self.host);
+        let carried = self.traffic.handed_to_clients(self.host);
         let before = std::mem::replace(&mut self.carried, carried);
         carried > before
     }

@@ -1,16 +1,36 @@
-//! What the sessions of each host carry at this moment, so that a host whose command channel is stuck while its sessions run is not
-//! taken for a silent one.
+//! What sessions carry at this moment, by host: to be counted while they run, and so that a host whose command channel is stuck while
+//! its sessions run is not taken for a silent one. The data path knows nothing of it: it has counts of its own, which are looked at.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relayserver_core::{HostId, SessionId};
 use relayserver_splice::Counts;
 
-/// The running sessions' counts, by host.
+/// The counts of the sessions that run, and of those that have ended.
 #[derive(Default)]
-pub(crate) struct Traffic(Mutex<HashMap<HostId, HashMap<SessionId, Weak<Counts>>>>);
+pub(crate) struct Traffic(Mutex<Books>);
+
+#[derive(Default)]
+struct Books {
+    hosts: HashMap<HostId, OfHost>,
+    ended: Carried,
+}
+
+#[derive(Default)]
+struct OfHost {
+    sessions: HashMap<SessionId, Arc<Counts>>,
+    /// What those have handed to clients that ended while others ran.
+    ended_to_clients: u64,
+}
+
+/// How many bytes were handed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) to_host: u64,
+    pub(crate) to_client: u64,
+}
 
 /// A session whose counts are looked at until this is dropped.
 pub(crate) struct Counted {
@@ -27,31 +47,84 @@ impl Traffic {
         session: SessionId,
         counts: &Arc<Counts>,
     ) -> Counted {
-        self.lock().entry(host).or_default().insert(session, Arc::downgrade(counts));
+        let mut books = self.lock();
+        books.hosts.entry(host).or_default().sessions.insert(session, Arc::clone(counts));
         Counted { traffic: Arc::clone(self), host, session }
     }
 
-    /// How many bytes have come from `host` on the sessions that run.
-    pub(crate) fn from(&self, host: HostId) -> u64 {
-        let hosts = self.lock();
-        let sessions = hosts.get(&host).into_iter().flat_map(HashMap::values);
-        let counts = sessions.filter_map(Weak::upgrade);
-        counts.map(|counts| counts.to_client.load(Ordering::Relaxed)).sum()
+    /// How many bytes of `host` were handed to clients. It never falls while a session of the host runs.
+    pub(crate) fn handed_to_clients(&self, host: HostId) -> u64 {
+        let books = self.lock();
+        books.hosts.get(&host).map_or(0, |host| {
+            host.ended_to_clients
+                + host.sessions.values().map(|it| carried(it).to_client).sum::<u64>()
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<HostId, HashMap<SessionId, Weak<Counts>>>> {
+    /// How many bytes were handed on since the relay started, those of the sessions that run among them. Costs time in proportion to
+    /// the sessions.
+    pub(crate) fn carried(&self) -> Carried {
+        let books = self.lock();
+        let running = books.hosts.values().flat_map(|host| host.sessions.values());
+        running.fold(books.ended, |sum, counts| sum + carried(counts))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut hosts = self.traffic.lock();
-        if let Some(sessions) = hosts.get_mut(&self.host) {
-            sessions.remove(&self.session);
-            if sessions.is_empty() {
-                hosts.remove(&self.host);
-            }
+        let mut books = self.traffic.lock();
+        let Some(host) = books.hosts.get_mut(&self.host) else {
+            return;
+        };
+        let last = host.sessions.remove(&self.session).map(|counts| carried(&counts));
+        let last = last.unwrap_or_default();
+        host.ended_to_clients += last.to_client;
+        if host.sessions.is_empty() {
+            books.hosts.remove(&self.host);
         }
+        books.ended = books.ended + last;
+    }
+}
+
+impl std::ops::Add for Carried {
+    type Output = Carried;
+
+    fn add(self, more: Carried) -> Carried {
+        Carried { to_host: self.to_host + more.to_host, to_client: self.to_client + more.to_client }
+    }
+}
+
+fn carried(counts: &Counts) -> Carried {
+    Carried {
+        to_host: counts.to_host.load(Ordering::Relaxed),
+        to_client: counts.to_client.load(Ordering::Relaxed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_carried_stays_counted_when_its_session_ends() {
+        let traffic = Arc::new(Traffic::default());
+        let host = HostId::Process(1);
+        let [one, other] = [1, 2].map(|session| {
+            let counts = Arc::new(Counts::default());
+            let counted = traffic.count(host, SessionId(session), &counts);
+            counts.to_host.store(10 * session as u64, Ordering::Relaxed);
+            counts.to_client.store(session as u64, Ordering::Relaxed);
+            counted
+        });
+        let all = Carried { to_host: 30, to_client: 3 };
+        assert_eq!((traffic.carried(), traffic.handed_to_clients(host)), (all, 3));
+        drop(other);
+        assert_eq!((traffic.carried(), traffic.handed_to_clients(host)), (all, 3));
+        drop(one);
+        assert_eq!((traffic.carried(), traffic.handed_to_clients(host)), (all, 0));
     }
 }

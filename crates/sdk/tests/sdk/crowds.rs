@@ -157,9 +157,9 @@ async fn a_session_that_is_rejected_by_all_ends_with_their_last_word() {
     };
     within(rejecting).await;
     assert_reset(&mut client).await;
-    let counts = relay.snapshot().unwrap().counts;
+    let refused = relay.snapshot().unwrap().counts.refused_clients();
     let reasons: Vec<(&str, u64)> =
-        counts.refused_clients.iter().map(|(reason, count)| (reason.code(), *count)).collect();
+        refused.iter().map(|(reason, count)| (reason.code(), *count)).collect();
     assert_eq!(reasons, [("target_unreachable", 1)]);
 }
 
