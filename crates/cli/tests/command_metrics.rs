@@ -22,7 +22,7 @@ use support::program::{Program, run};
 
 /// A relay on this machine that tells, and where.
 struct Telling {
-    relay: Program,
+    _relay: Program,
     metrics: SocketAddr,
     ports: [u16; 3],
 }
@@ -36,7 +36,7 @@ impl Telling {
         let relay = Program::start(relayserver(&[&line[..], &options[..]].concat()));
         let metrics = text(&relay.event("metrics ready"), "metrics").parse().unwrap();
         relay.event("relay ready");
-        Telling { relay, metrics, ports }
+        Telling { _relay: relay, metrics, ports }
     }
 
     fn client(&self) -> std::net::TcpStream {
