@@ -26,6 +26,8 @@ fn allowed(name: &str) -> Option<Vec<&'static str>> {
         name if INNER.contains(&name) || name == CONFIG => Some(Vec::new()),
         "relayserver-relay" | SDK => Some(INNER.to_vec()),
         "relayserver-admin" => Some(vec!["relayserver-relay"]),
+        // The whole, in one process.
+        "relayserver-simulation" => Some(vec!["relayserver-relay", "relayserver-transport", SDK]),
         "relayserver-testing" => Some(vec!["relayserver-relay", "relayserver-transport", SDK]),
         CLI => {
             Some([&INNER[..], &["relayserver-relay", SDK, "relayserver-admin", CONFIG]].concat())

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use relayserver_core::{Admission, Limits, Ticket, Time, Verdict};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::clock::sleep_until;
 

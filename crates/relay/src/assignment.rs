@@ -6,15 +6,15 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
 
 use relayserver_core::record::Header;
 use relayserver_core::{
     Announcement, Assignment, Book, ChannelId, ChannelKey, CommandId, Grant, GrantId, Handles,
     HostId, Input, Membership, Occupancy, Output, Phase, Reason, ServiceName, SessionId, Time,
 };
-use tokio::net::TcpStream;
+use relayserver_transport::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::clock::sleep_until;

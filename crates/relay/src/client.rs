@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use relayserver_core::{Reason, ServiceName, limits};
 use relayserver_transport::close_politely;
+use relayserver_transport::net::TcpStream;
 use relayserver_transport::options::{self, reset_on_close};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;

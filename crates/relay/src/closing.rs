@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use relayserver_core::limits;
 use relayserver_splice::{Counts, Leg, Side, Splice};
+use relayserver_transport::net::TcpStream;
 use relayserver_transport::{Stream, acknowledged, close_politely};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The two connections of a session.
@@ -103,6 +103,8 @@ impl Drop for Held {
 
 fn leg(stream: &mut Stream) -> Leg<'_> {
     match stream {
+        // The simulation's sockets are not the system's.
+        #[cfg(not(simulation))]
         Stream::Tcp(stream) => Leg::Tcp(stream),
         #[cfg(unix)]
         Stream::Unix(stream) => Leg::Unix(stream),

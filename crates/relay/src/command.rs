@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use relayserver_core::{Announcement, HostId, Reason, limits};
+use relayserver_transport::net::TcpStream;
+use relayserver_transport::net::tcp::WriteHalf;
 use relayserver_transport::options;
 use relayserver_wire::{SessionId, command};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -67,7 +67,7 @@ async fn announce(mut queue: mpsc::Receiver<Announcement>, mut writer: WriteHalf
 }
 
 /// A version 1 host sends nothing on its command channel: whatever arrives is its end, or not of this protocol.
-async fn silence(mut reader: tokio::net::tcp::ReadHalf<'_>) -> Reason {
+async fn silence(mut reader: relayserver_transport::net::tcp::ReadHalf<'_>) -> Reason {
     match reader.peek(&mut [0]).await {
         Ok(0) | Err(_) => Reason::PeerClosed,
         Ok(_) => Reason::NotOurProtocol,

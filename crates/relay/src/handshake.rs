@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use relayserver_core::Reason;
 use relayserver_transport::Stream;
+use relayserver_transport::net::TcpStream;
 use relayserver_wire::frame::{self, FrameError};
 use relayserver_wire::hello::Hello;
 use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, MessageError};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::admission::Place;

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relayserver_core::{HostId, Reason};
+use relayserver_transport::net::TcpStream;
 use relayserver_transport::{Stream, close_politely, options};
 use relayserver_wire::hello::{Answer, AnswerV2, HelloV2, Refusal as Refused, Role};
 use relayserver_wire::{DETAIL_LEN_MAX, hello};
-use tokio::net::TcpStream;
 use tracing::{debug, info};
 
 use crate::admission::Place;

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use relayserver_core::Reason;
 use relayserver_transport::Stream;
+use relayserver_transport::net::TcpStream;
 use relayserver_wire::start::{Start, Verdict};
 use relayserver_wire::{HEADER_LEN, VERDICT_FRAME_MAX, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use relayserver_core::{Occupancy, ServiceName};
 use relayserver_transport::listen;
-use tokio::net::{TcpListener, TcpStream};
+use relayserver_transport::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

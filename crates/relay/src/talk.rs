@@ -2,7 +2,7 @@
 //! noticed.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relayserver_core::liveness::{Event, Liveness};
 use relayserver_core::{Announcement, HostId, Reason, ServiceName, Time, limits};
@@ -12,7 +12,7 @@ use relayserver_wire::command::Announcement as Message;
 use relayserver_wire::frame::Decoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::assignment::CommandGuard;

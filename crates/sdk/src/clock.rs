@@ -3,7 +3,7 @@
 use relayserver_core::Time;
 
 /// The time since the machine started, sleep included.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(simulation)))]
 pub(crate) fn now() -> Time {
     use std::time::Duration;
 
@@ -12,8 +12,14 @@ pub(crate) fn now() -> Time {
     Time::from_start(since_boot)
 }
 
+/// The time of the simulated world, which goes on while a process stands still.
+#[cfg(simulation)]
+pub(crate) fn now() -> Time {
+    Time::from_start(relayserver_transport::net::simulated::with(|network| network.now()))
+}
+
 /// The time since this was first asked; whether it goes on while the machine sleeps is the system's matter.
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(not(target_os = "linux"), not(simulation)))]
 pub(crate) fn now() -> Time {
     use std::sync::OnceLock;
     use std::time::Instant;

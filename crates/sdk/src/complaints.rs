@@ -1,6 +1,8 @@
 //! What goes wrong again and again, said now and then.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How long one complaint is not repeated. Who looks into the log of a host that has been trying for a week shall find it there,
 /// and not only it.

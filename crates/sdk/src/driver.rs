@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relayserver_core::Time;
 use relayserver_core::keeper::{Keeper, Output, PoolBounds, Slot};
 use relayserver_wire::command::Announcement;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
@@ -372,7 +372,7 @@ impl Driver {
 
 async fn wait_until(wake: Option<Instant>) {
     match wake {
-        Some(wake) => sleep_until(wake.into()).await,
+        Some(wake) => sleep_until(wake).await,
         None => std::future::pending().await,
     }
 }

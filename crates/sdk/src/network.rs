@@ -4,7 +4,7 @@
 use tokio::sync::watch;
 
 /// Says so whenever the network has changed, once a second at most, for as long as it is polled.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(simulation)))]
 pub(crate) async fn watch(changes: &watch::Sender<u64>) {
     use tracing::debug;
 
@@ -17,12 +17,12 @@ pub(crate) async fn watch(changes: &watch::Sender<u64>) {
     std::future::pending().await
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(simulation))))]
 pub(crate) async fn watch(_changes: &watch::Sender<u64>) {
     std::future::pending().await
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(simulation)))]
 mod linux {
     use std::convert::Infallible;
     use std::io;

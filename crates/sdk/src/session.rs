@@ -270,7 +270,7 @@ impl Session {
     }
 
     /// The socket underneath.
-    pub(crate) fn socket(&self) -> Option<&tokio::net::TcpStream> {
+    pub(crate) fn socket(&self) -> Option<&relayserver_transport::net::TcpStream> {
         self.stream.as_ref().and_then(Stream::tcp)
     }
 
@@ -465,6 +465,8 @@ write_through!(WriteHalf, |half, cx| half.inner());
 /// A connection as a leg, by the best way that there is for its kind.
 pub(crate) fn leg(stream: &mut Stream) -> Leg<'_> {
     match stream {
+        // The simulation's sockets are not the system's.
+        #[cfg(not(simulation))]
         Stream::Tcp(stream) => Leg::Tcp(stream),
         #[cfg(unix)]
         Stream::Unix(stream) => Leg::Unix(stream),

@@ -4,8 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+
+use crate::net::TcpStream;
 
 /// Resolves when the peer has acknowledged all that was sent, the end included. For a connection on which both sides have
 /// sent their end: one that is closed before that is an orphan, and the kernel resets an orphan whose peer takes more than some

@@ -7,11 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+#[cfg(not(simulation))]
+use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::HostPort;
+use crate::net::TcpStream;
 
 /// How long an address has for itself before the next one is tried beside it (RFC 8305 advises 250 ms).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -121,6 +123,19 @@ async fn race(
     }
 }
 
+/// In the simulated network there are no names.
+#[cfg(simulation)]
+async fn lookup_host((host, port): (&str, u16)) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    let address = host.parse().map_err(io::Error::other)?;
+    Ok(vec![SocketAddr::new(address, port)].into_iter())
+}
+
+#[cfg(simulation)]
+async fn connect(address: SocketAddr, _source: Option<IpAddr>) -> io::Result<TcpStream> {
+    crate::net::simulated::connect(address).await
+}
+
+#[cfg(not(simulation))]
 async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = source {
@@ -160,7 +175,7 @@ fn kind_of(error: &io::Error) -> DialErrorKind {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
     use super::*;

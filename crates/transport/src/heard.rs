@@ -2,9 +2,10 @@
 
 use std::io;
 
-use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+
+use crate::net::TcpStream;
 
 /// What came over an idle connection.
 #[derive(Debug)]

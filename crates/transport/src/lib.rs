@@ -11,6 +11,7 @@ mod dial;
 mod heard;
 mod join;
 mod listen;
+pub mod net;
 pub mod options;
 mod pin;
 #[cfg(feature = "tls")]

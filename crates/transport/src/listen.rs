@@ -1,13 +1,18 @@
 //! Listening: a socket set up for many connections at once.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+#[cfg(not(simulation))]
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
 
+#[cfg(not(simulation))]
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+
+use crate::net::TcpListener;
 
 /// How many connections the system keeps until they are accepted: bursts of thousands of clients and hosts arrive within
 /// a round trip. The system may have a lower bound of its own.
+#[cfg(not(simulation))]
 const BACKLOG: i32 = 4096;
 
 /// Listens on `addr`; port 0 takes a free one. `[::]` takes IPv4 too. Accepted connections have TCP_NODELAY set, where
@@ -18,6 +23,7 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Panics
 /// Outside of a Tokio runtime with I/O.
+#[cfg(not(simulation))]
 pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     // A relay that starts again must get its ports back while old connections still time out. Elsewhere than on Unix the
@@ -34,8 +40,19 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Listens on `addr` in the simulated network.
+///
+/// # Errors
+/// The port is taken.
+#[cfg(simulation)]
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use std::net::Ipv4Addr;
 
     use tokio::net::TcpStream;

@@ -3,9 +3,11 @@
 use std::io;
 use std::time::Duration;
 
+#[cfg(not(simulation))]
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tracing::debug;
+
+use crate::net::TcpStream;
 
 /// When the kernel probes a silent connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,7 @@ pub const KEEPALIVE: Keepalive =
 ///
 /// # Errors
 /// What the system says, such as that the peer has gone already.
+#[cfg(not(simulation))]
 pub fn set_keepalive(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
     let settings = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
     // The only system that takes no number of probes.
@@ -40,6 +43,7 @@ pub fn set_keepalive(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()>
 ///
 /// # Errors
 /// As [`set_keepalive`].
+#[cfg(not(simulation))]
 pub fn set_user_timeout(stream: &TcpStream, user_timeout: Option<Duration>) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     return SockRef::from(stream).set_tcp_user_timeout(user_timeout);
@@ -54,9 +58,30 @@ pub fn set_user_timeout(stream: &TcpStream, user_timeout: Option<Duration>) -> i
 ///
 /// # Errors
 /// As [`set_keepalive`].
+#[cfg(not(simulation))]
 pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)
 }
+
+/// What the simulated network does not have.
+#[cfg(simulation)]
+mod without {
+    use super::*;
+
+    pub(super) fn set_keepalive(_: &TcpStream, _: Keepalive) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn set_user_timeout(_: &TcpStream, _: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn set_nodelay(_: &TcpStream) -> io::Result<()> {
+        Ok(())
+    }
+}
+#[cfg(simulation)]
+use without::{set_keepalive, set_nodelay, set_user_timeout};
 
 /// Sets up a connection that waits for its peer, such as an idle channel: what is dead is to be noticed, and NATs are kept awake.
 pub fn prepare_waiting(stream: &TcpStream, user_timeout: Duration) {
@@ -91,7 +116,10 @@ fn log_failure(set: io::Result<()>) {
 
 /// Makes the close of a connection, whenever it comes, a RST, so that the peer can tell it from an end.
 pub fn reset_on_close(stream: &TcpStream) {
+    #[cfg(simulation)]
+    stream.reset_on_close();
     // Where the option cannot be set the connection is gone already.
+    #[cfg(not(simulation))]
     let _set = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::tcp;
 #[cfg(unix)]
 use tokio::net::unix;
 
 use crate::Stream;
 use crate::heard::{self, Heard};
+use crate::net::tcp;
 use crate::options::reset_on_close;
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;

@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
 use crate::heard::{self, Heard};
+use crate::net::TcpStream;
 use crate::options::reset_on_close;
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;

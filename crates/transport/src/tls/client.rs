@@ -11,12 +11,12 @@ use rustls::{
     WantsVerifier,
 };
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::opening::Opening;
 use super::verifier::{PinMismatch, PinVerifier};
 use super::{ALPN, Failure, TlsError, TlsStream, cryptography, provider};
+use crate::net::TcpStream;
 use crate::{Pin, Stream};
 
 /// Whom to trust, ready to connect. Clones are one and the same, and share session tickets.

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::net::TcpStream;
 
 /// As much as names a protocol: `HTTP/1.1 400 Bad`, `SSH-2.0-OpenSSH_`.
 const KEPT: usize = 16;

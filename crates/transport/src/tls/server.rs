@@ -12,11 +12,11 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{Error, InconsistentKeys, ServerConfig};
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::opening::Opening;
 use super::{ALPN, Failure, TlsError, TlsStream, cryptography, provider};
+use crate::net::TcpStream;
 use crate::{Pin, Stream};
 
 /// A relay's key and certificate, ready to accept connections. Clones are one and the same.

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::opening::Opening;
+use crate::net::TcpStream;
 
 /// An encrypted connection. Its end is TLS's own (close_notify) together with TCP's, so that nobody else can make one; TCP's
 /// end alone is an error, [`io::ErrorKind::UnexpectedEof`].
