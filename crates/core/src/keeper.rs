@@ -10,6 +10,7 @@ mod pool;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::limits::DIAL_TIMEOUT;
 use crate::time::Time;
 
 use backoff::{Backoff, CEILING_MAX, SETTLED, delay, some_of};
@@ -36,6 +37,10 @@ pub const EARLY_MAX: usize = 1024;
 
 /// A relay that is back after no time at all is still spared all of its hosts in the same moment.
 const PAUSE_SMEAR_MIN: Duration = Duration::from_millis(500);
+
+/// A dial of the command channel that is older than this when the network changes is begun anew: its packets were lost, and the
+/// system sends them again seconds later. A younger one is repeated by the system in time.
+const STALE_DIAL: Duration = Duration::from_millis(500);
 
 /// How much later than its relay said a host comes back at most. The relay has spread its hosts already.
 const RETURN_SMEAR: Duration = Duration::from_millis(200);
@@ -86,6 +91,8 @@ pub struct Keeper {
     by_id: HashMap<i32, Slot>,
     next_slot: u64,
     early: VecDeque<i32>,
+    /// When a dial was given up last because the network had changed.
+    abandoned_at: Option<Time>,
     /// Channels that were dialled before this one are at a relay that has left.
     first_of_relay: Slot,
     /// When channels that are too many are closed next.
@@ -97,7 +104,7 @@ pub struct Keeper {
 
 enum Command {
     Down { retry_at: Time },
-    Dialling { round: u64 },
+    Dialling { round: u64, since: Time },
     Up { since: Time },
 }
 
@@ -118,6 +125,7 @@ impl Keeper {
             by_id: HashMap::new(),
             next_slot: 0,
             early: VecDeque::new(),
+            abandoned_at: None,
             first_of_relay: Slot(0),
             trim_at: None,
             backlog: 0,
@@ -193,7 +201,7 @@ impl Keeper {
     pub fn handle_command_answered(&mut self, now: Time) {
         self.channels_need_command = true;
         self.channel_was_answered = false;
-        if let Command::Dialling { round } = self.command {
+        if let Command::Dialling { round, .. } = self.command {
             self.backoff.answered(round);
             self.backoff.settled(round);
             self.command = Command::Up { since: now };
@@ -239,12 +247,21 @@ impl Keeper {
     }
 
     /// What may have kept the relay away is over, as where the network has changed or the machine has woken up: it is dialled at once
-    /// where it was away. Whoever calls this sees to it that it is not called without end.
+    /// where it was away, and a dial that may have lost its packets is begun anew. Whoever calls this sees to it that it is not called without end.
     pub fn handle_return(&mut self, now: Time) {
         if self.backoff.forgive_absence()
             && let Command::Down { retry_at } = &mut self.command
         {
             *retry_at = now;
+        }
+        if let Command::Dialling { since, .. } = self.command
+            && now - since >= STALE_DIAL
+            // A network that changes all the time lets every dial come to its end.
+            && self.abandoned_at.is_none_or(|at| now - at >= DIAL_TIMEOUT)
+        {
+            self.abandoned_at = Some(now);
+            self.command = Command::Down { retry_at: now };
+            self.outputs.push_back(Output::AbandonCommand);
         }
         self.decide(now);
     }
@@ -270,7 +287,7 @@ impl Keeper {
 
     /// Dialling the command channel failed.
     pub fn handle_command_failed(&mut self, now: Time, failure: Failure) {
-        if let Command::Dialling { round } = self.command {
+        if let Command::Dialling { round, .. } = self.command {
             self.command = Command::Down { retry_at: now };
             self.backoff.failed(now, round, failure, &mut self.dice);
         }
@@ -357,7 +374,7 @@ impl Keeper {
             && retry_at <= now
             && self.may_dial_command()
         {
-            self.command = Command::Dialling { round };
+            self.command = Command::Dialling { round, since: now };
             self.outputs.push_back(Output::DialCommand);
         }
         for _ in 0..self.dials_allowed().min(self.room()) {

@@ -165,8 +165,7 @@ impl Driver {
                     let task = tokio::spawn(command::run(shared, reporter));
                     self.command_task = Some(AbortOnDropHandle::new(task));
                 }
-                // Its task has ended by itself (silence), or ends with `over`, which is soon.
-                Output::AbandonCommand => {}
+                Output::AbandonCommand => self.command_task = None,
                 Output::DialChannel(slot, pool) => {
                     if let Some(task) = self.channel(slot) {
                         self.tasks.spawn(task.run(pool));

@@ -117,7 +117,7 @@ impl Keeper {
     /// The connection that asked for a command channel has become a data channel, which announcements will call `id`: the relay is
     /// an original. `None` where no more channels are wanted.
     pub fn handle_adopted(&mut self, now: Time, id: i32) -> Option<Slot> {
-        let Command::Dialling { round } = self.command else {
+        let Command::Dialling { round, .. } = self.command else {
             return None;
         };
         self.backoff.answered(round);

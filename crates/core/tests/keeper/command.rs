@@ -179,3 +179,21 @@ fn a_relay_that_leaves_again_and_again_is_left_alone_for_longer_and_longer() {
         assert_waits(&mut host, millis(ceiling));
     }
 }
+
+#[test]
+fn a_dial_whose_packets_were_lost_is_begun_anew_when_the_network_changes_and_only_now_and_then() {
+    let mut host = Host::new(1);
+    host.passes(millis(499));
+    host.comes_back();
+    assert_eq!(host.command_dials, 1, "the system sends it again in time");
+    host.passes(millis(1));
+    host.comes_back();
+    assert_eq!(host.command_dials, 2);
+    assert!(host.command_dialling);
+    host.passes(millis(2_999));
+    host.comes_back();
+    assert_eq!(host.command_dials, 2, "a network that changes all the time");
+    host.passes(millis(1));
+    host.comes_back();
+    assert_eq!(host.command_dials, 3);
+}

@@ -106,7 +106,7 @@ impl Host {
                 self.command_dials += 1;
             }
             Output::AbandonCommand => {
-                assert!((self.command_dialling && self.leaving) || self.command_up);
+                assert!(self.command_dialling || self.command_up);
                 (self.command_dialling, self.command_up) = (false, false);
             }
             Output::DialChannel(slot, pool) => {
