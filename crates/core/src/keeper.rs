@@ -86,6 +86,8 @@ pub struct Keeper {
     by_id: HashMap<i32, Slot>,
     next_slot: u64,
     early: VecDeque<i32>,
+    /// Channels that were dialled before this one are at a relay that has left.
+    first_of_relay: Slot,
     /// When channels that are too many are closed next.
     trim_at: Option<Time>,
     backlog: usize,
@@ -116,6 +118,7 @@ impl Keeper {
             by_id: HashMap::new(),
             next_slot: 0,
             early: VecDeque::new(),
+            first_of_relay: Slot(0),
             trim_at: None,
             backlog: 0,
             leaving: false,
@@ -196,6 +199,7 @@ impl Keeper {
             self.command = Command::Up { since: now };
             self.pools.iter_mut().for_each(Pool::forget_wanted);
         }
+        self.close_of_relays_that_left();
         self.decide(now);
     }
 
@@ -204,11 +208,7 @@ impl Keeper {
     pub fn handle_silence(&mut self, now: Time) {
         self.close_where(|channel| !matches!(channel, Channel::Dialling { .. }));
         if let Command::Up { since } = self.command {
-            // At once, where that is not all that this relay does.
-            let delay = match self.command_lost_since(now, since) {
-                0 => Duration::ZERO,
-                losses => delay(losses, CEILING_MAX, &mut self.dice),
-            };
+            let delay = self.delay_after_loss(now, since);
             self.command = Command::Down { retry_at: now + delay };
             self.outputs.push_back(Output::AbandonCommand);
         }
@@ -223,12 +223,16 @@ impl Keeper {
     }
 
     /// The relay is leaving, and wants its hosts back after `pause`. The command channel that was up is another's matter from now on:
-    /// sessions run by it. A new one is dialled when the time has come.
+    /// sessions run by it. A new one is dialled when the time has come; once it is up, what is still idle at the old relay is closed.
     pub fn handle_relay_leaving(&mut self, now: Time, pause: Duration) {
         let beyond = some_of(RETURN_SMEAR, &mut self.dice);
         self.held_until = self.held_until.max(now + pause + beyond);
-        if let Command::Up { .. } = self.command {
-            self.command = Command::Down { retry_at: now };
+        if let Command::Up { since } = self.command {
+            self.close_where(|channel| matches!(channel, Channel::Dialling { .. }));
+            self.first_of_relay = Slot(self.next_slot);
+            // A relay that leaves as soon as it is there is left alone for longer and longer.
+            let delay = self.delay_after_loss(now, since);
+            self.command = Command::Down { retry_at: now + delay };
             self.early.clear();
         }
         self.decide(now);
@@ -363,6 +367,15 @@ impl Keeper {
             self.dialling += 1;
             let slot = self.hold(pool, Channel::Dialling { round, pool });
             self.outputs.push_back(Output::DialChannel(slot, pool));
+        }
+    }
+
+    /// How long to wait after the loss of a command channel that was up since then: not at all, where that is not all that this relay
+    /// does.
+    fn delay_after_loss(&mut self, now: Time, since: Time) -> Duration {
+        match self.command_lost_since(now, since) {
+            0 => Duration::ZERO,
+            losses => delay(losses, CEILING_MAX, &mut self.dice),
         }
     }
 

@@ -11,7 +11,7 @@ use relayserver_core::keeper::{Keeper, Output, PoolBounds, Slot};
 use relayserver_wire::command::Announcement;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::channel::Open;
@@ -32,6 +32,9 @@ pub(crate) struct Driver {
     keeper: Keeper,
     /// The number of the command channel that there is, or that was dialled last.
     command: u64,
+    /// Its task, and that of the one before whose relay is leaving: its sessions need it. They end when these are dropped.
+    command_task: Option<AbortOnDropHandle<()>>,
+    left_task: Option<AbortOnDropHandle<()>>,
     /// Reaches the tasks of channels that no session has opened on. Dropping a sender closes the channel.
     channels: HashMap<Slot, oneshot::Sender<Open>>,
     /// Those tasks, until they have handed their sessions on or ended without one.
@@ -64,6 +67,8 @@ impl Driver {
         Driver {
             keeper: Keeper::new(pools, Box::new(|| fastrand::u64(..))),
             command: 0,
+            command_task: None,
+            left_task: None,
             shared,
             channels: HashMap::new(),
             tasks: TaskTracker::new(),
@@ -157,7 +162,8 @@ impl Driver {
                 Output::DialCommand => {
                     self.command += 1;
                     let reporter = CommandReporter { number: self.command, reports: reporter };
-                    drop(tokio::spawn(command::run(shared, reporter)));
+                    let task = tokio::spawn(command::run(shared, reporter));
+                    self.command_task = Some(AbortOnDropHandle::new(task));
                 }
                 // Its task has ended by itself (silence), or ends with `over`, which is soon.
                 Output::AbandonCommand => {}
@@ -275,8 +281,9 @@ impl Driver {
                 let pause = Duration::from_millis(retry_after_ms.unwrap_or_default().into());
                 info!(reason, ?pause, "relay is leaving");
                 self.keeper.handle_relay_leaving(self.now(), pause);
-                // From now on it tells of the sessions that run there, and of nothing else.
+                // From now on it tells of the sessions that run there, and of nothing else. Of those that have left, one is kept.
                 self.command += 1;
+                self.left_task = self.command_task.take();
             }
             Announcement::PoolWanted { service, idle } => {
                 let index = self.shared.link.services().iter().position(|it| *it == service);

@@ -203,6 +203,16 @@ impl Keeper {
         }
     }
 
+    /// What is idle at a relay that has left is of no use at the next, and takes a place in its pool.
+    pub(super) fn close_of_relays_that_left(&mut self) {
+        let left: Vec<Slot> =
+            self.channels.range(..self.first_of_relay).map(|(slot, _)| *slot).collect();
+        for slot in left {
+            self.take(slot);
+            self.outputs.push_back(Output::Close(slot));
+        }
+    }
+
     /// Gives up those that ended without a byte: where there is a time, those whose announcement must have come by then.
     pub(super) fn give_up_ended_before(&mut self, now: Time, bound: Option<Time>) {
         let is_over = |at: Time| bound.is_none_or(|bound| at + ANNOUNCEMENT_GRACE <= bound);

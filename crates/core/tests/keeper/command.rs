@@ -150,3 +150,32 @@ fn a_relay_that_leaves_is_dialled_anew_when_it_said_and_soon_after() {
     host.command_answers();
     assert_eq!(host.dialling.len(), 3);
 }
+
+#[test]
+fn what_is_idle_at_a_relay_that_left_takes_no_place_at_the_next() {
+    let mut host = Host::with_pools(&[3], Box::new(|| u64::MAX));
+    host.command_answers();
+    host.answered(host.dialling[0]);
+    host.answered(host.dialling[0]);
+    let (idle, under_way) = (host.idle.clone(), host.dialling[0]);
+    host.relay_leaves(millis(1500));
+    assert_eq!(host.closed, [under_way], "its key is the old relay's");
+    host.waits();
+    assert_eq!(host.idle, idle, "a session may still come");
+    host.command_answers();
+    assert_eq!(host.closed, [under_way, idle[0], idle[1]]);
+    assert_eq!(host.dialling.len(), 3);
+}
+
+#[test]
+fn a_relay_that_leaves_again_and_again_is_left_alone_for_longer_and_longer() {
+    let mut host = Host::new(1);
+    host.command_answers();
+    host.relay_leaves(Duration::ZERO);
+    assert_waits(&mut host, millis(200));
+    for ceiling in [500, 1000, 2000, 4000] {
+        host.command_answers();
+        host.relay_leaves(Duration::ZERO);
+        assert_waits(&mut host, millis(ceiling));
+    }
+}

@@ -16,6 +16,10 @@ mod keeping;
 mod leaving;
 #[cfg(feature = "tls")]
 mod member;
+#[cfg(feature = "tls")]
+mod offered;
+#[cfg(feature = "tls")]
+mod pools;
 mod scripted;
 mod sessions;
 

@@ -15,13 +15,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::within;
 
-struct Relay {
-    listener: TcpListener,
+pub(crate) struct Relay {
+    pub(crate) listener: TcpListener,
     tls: ServerTls,
 }
 
 impl Relay {
-    async fn bind() -> Relay {
+    pub(crate) async fn bind() -> Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let identity = generate_identity(&["localhost".to_owned()]).unwrap();
         let (certificate, key) = (identity.certificate_pem, identity.key_pem);
@@ -30,7 +30,7 @@ impl Relay {
     }
 
     /// A listener of this relay alone, or after `dead` addresses that serve nobody.
-    fn builder(&self, dead: &[SocketAddr]) -> Builder {
+    pub(crate) fn builder(&self, dead: &[SocketAddr]) -> Builder {
         let own = self.listener.local_addr().unwrap();
         let addresses = dead.iter().chain([&own]);
         let addresses =
@@ -40,7 +40,7 @@ impl Relay {
         Listener::join(line.unwrap().expose().parse::<Join>().unwrap()).pool_size(1)
     }
 
-    async fn next_hello(&self) -> (Stream, Role) {
+    pub(crate) async fn next_hello(&self) -> (Stream, Role) {
         let (stream, _) = within(self.listener.accept()).await.unwrap();
         let mut stream = within(self.tls.accept(stream)).await.unwrap();
         let header: [u8; HEADER_LEN] = read(&mut stream, HEADER_LEN).await.try_into().unwrap();
@@ -50,7 +50,7 @@ impl Relay {
     }
 
     /// A command channel that is answered with this key, and the key that it was asked for with.
-    async fn commanded(&self, key: u8) -> (Stream, Option<ChannelKey>) {
+    pub(crate) async fn commanded(&self, key: u8) -> (Stream, Option<ChannelKey>) {
         let (mut stream, role) = self.next_hello().await;
         let Role::Command { token: Some(_), last_key, .. } = role else {
             panic!("no command channel: {role:?}");
@@ -63,7 +63,7 @@ impl Relay {
     }
 
     /// A data channel that was asked for with this key.
-    async fn answered(&self, key: u8) -> Stream {
+    pub(crate) async fn answered(&self, key: u8) -> Stream {
         let (mut stream, role) = self.next_hello().await;
         let Role::Data { channel_key, service } = role else {
             panic!("no data channel: {role:?}");
@@ -82,20 +82,37 @@ impl Relay {
     }
 }
 
-fn answer(channel_id: i32, v2: AnswerV2) -> Vec<u8> {
+pub(crate) fn answer(channel_id: i32, v2: AnswerV2) -> Vec<u8> {
     let (relay_host, relay_port) = ("127.0.0.1".to_owned(), "8002".to_owned());
     Answer { channel_id, relay_host, relay_port, v2: Some(v2) }.encode()
 }
 
-async fn say(stream: &mut Stream, frame: &[u8]) {
+pub(crate) async fn say(stream: &mut Stream, frame: &[u8]) {
     stream.write_all(frame).await.unwrap();
     stream.flush().await.unwrap();
 }
 
-async fn read(stream: &mut Stream, len: usize) -> Vec<u8> {
+pub(crate) async fn read(stream: &mut Stream, len: usize) -> Vec<u8> {
     let mut received = vec![0; len];
     within(stream.read_exact(&mut received)).await.unwrap();
     received
+}
+
+/// The next frame's payload.
+pub(crate) async fn read_frame(stream: &mut Stream) -> Vec<u8> {
+    let header: [u8; HEADER_LEN] = read(stream, HEADER_LEN).await.try_into().unwrap();
+    let len = frame::payload_len(header, FRAME_MAX).unwrap();
+    read(stream, len).await
+}
+
+/// What the host says next on its command channel, its pings left out.
+pub(crate) async fn heard(command: &mut Stream) -> Announcement {
+    loop {
+        match Announcement::decode(&read_frame(command).await).unwrap() {
+            Announcement::Ping { .. } => {}
+            announcement => return announcement,
+        }
+    }
 }
 
 #[tokio::test]

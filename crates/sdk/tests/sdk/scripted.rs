@@ -364,3 +364,19 @@ async fn a_session_that_opens_while_the_listener_closes_counts_until_it_has_ende
         assert_eq!(listener.sessions_open(), 0);
     }
 }
+
+#[tokio::test]
+async fn a_host_that_is_unavailable_has_no_channels_at_an_original() {
+    let relay = Relay::bind().await;
+    let (listener, mut command, mut data) = relay.accepted(1).await;
+    listener.set_available("default", false).unwrap();
+    assert_eq!(rest(&mut data).await, b"");
+    let more = timeout(Duration::from_millis(300), relay.data.accept()).await;
+    assert!(more.is_err(), "nothing is dialled");
+    assert!(matches!(listener.status().get(), Status::Ready { .. }));
+
+    listener.set_available("default", true).unwrap();
+    let _data = relay.answered(2).await;
+    command.write_all(&open(2)).await.unwrap();
+    within(listener.accept()).await.unwrap();
+}
