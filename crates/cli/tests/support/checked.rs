@@ -88,6 +88,11 @@ impl Ledger {
         self.wrong.load(Ordering::Relaxed)
     }
 
+    /// How many questions have run.
+    pub(crate) fn runs(&self) -> usize {
+        self.lock().len()
+    }
+
     /// The questions that ran more than once.
     pub(crate) fn repeated(&self) -> Vec<(u64, Vec<Run>)> {
         let runs = self.lock();
