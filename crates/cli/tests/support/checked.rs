@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout, timeout_at};
 
 const HEADER_LEN: usize = 24;
@@ -167,39 +168,54 @@ pub(crate) async fn ask(relay: SocketAddr, question: Question) -> Asked {
         asked.client = stream.local_addr().ok();
         let _set = stream.set_nodelay(true);
         let (reader, writer) = stream.into_split();
-        let sending = tokio::spawn(send(writer, question));
+        let mut sending = tokio::spawn(send(writer, question));
         let mut answer =
             Answer { question, home: None, received: 0, longest_silence: Duration::ZERO };
         asked.outcome = answer.read(reader).await;
         asked.longest_silence = answer.longest_silence;
+        if matches!(asked.outcome, Outcome::Refused | Outcome::Short { .. })
+            && was_reset(&mut sending).await
+        {
+            asked.outcome = Outcome::Aborted { home: answer.home, received: answer.received };
+        }
         sending.abort();
-        drop(sending.await);
     }
     asked.ended = Instant::now();
     asked
 }
 
-/// Sends a question, evenly over the time that it is to last. What fails here shows in the answer.
-async fn send(mut writer: OwnedWriteHalf, question: Question) -> Option<OwnedWriteHalf> {
+/// Whether the sending side has met a reset: the kernel tells of one only once, and then the receiving side looks like an end.
+async fn was_reset(sending: &mut JoinHandle<io::Error>) -> bool {
+    let failed = timeout(Duration::from_millis(200), sending).await;
+    matches!(failed, Ok(Ok(error)) if error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+/// Sends a question, evenly over the time that it is to last. Resolves only when that fails.
+async fn send(mut writer: OwnedWriteHalf, question: Question) -> io::Error {
+    match send_all(&mut writer, question).await {
+        // Dropped, it would end this side too.
+        Ok(()) => std::future::pending().await,
+        Err(error) => error,
+    }
+}
+
+async fn send_all(writer: &mut OwnedWriteHalf, question: Question) -> io::Result<()> {
     let Question { id, len, lasts, .. } = question;
     let began = tokio::time::Instant::now();
-    writer.write_all(&header(id, len)).await.ok()?;
+    writer.write_all(&header(id, len)).await?;
     let mut buffer = vec![0; CHUNK];
     let mut offset = 0;
     while offset < len {
-        let part = if len == 0 { 0.0 } else { offset as f64 / len as f64 };
-        sleep_until(began + lasts.mul_f64(part)).await;
+        sleep_until(began + lasts.mul_f64(offset as f64 / len as f64)).await;
         let chunk = &mut buffer[..usize::try_from(len - offset).unwrap_or(CHUNK).min(CHUNK)];
         fill(id, offset, chunk);
-        writer.write_all(chunk).await.ok()?;
+        writer.write_all(chunk).await?;
         offset += chunk.len() as u64;
     }
     if question.half_closes {
-        writer.shutdown().await.ok()?;
+        writer.shutdown().await?;
     }
-    // Dropped, it would end this side too.
-    std::future::pending::<()>().await;
-    Some(writer)
+    Ok(())
 }
 
 /// An answer as far as it came.
