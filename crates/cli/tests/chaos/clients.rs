@@ -92,7 +92,9 @@ impl Crowd {
             let question = self.question(&mut random, is_short);
             let asked = ask(relay, question).await;
             self.take(question, asked).await;
-            sleep(Duration::from_millis(random.u64(20..300))).await;
+            let is_away = asked.outcome == Outcome::NotTaken;
+            let pause = if is_away { random.u64(300..1_000) } else { random.u64(20..300) };
+            sleep(Duration::from_millis(pause)).await;
         }
     }
 

@@ -11,7 +11,7 @@ use crate::machines::{Holdings, lock};
 /// How much memory the relay may hold at the end beyond what it held at first, before any client had come: what the allocator keeps
 /// of its busiest moment, and the bookkeeping of a pool that has grown. A hundred bytes lost with each session of half an hour's run
 /// are more.
-const RSS_TOLERANCE_KIB: i64 = 24 * 1024;
+const RSS_TOLERANCE_KIB: i64 = 12 * 1024;
 
 /// How many descriptors it may hold beyond those at first, idle and command channels aside: none.
 const DESCRIPTOR_TOLERANCE: i64 = 0;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,6 +68,7 @@ pub(crate) struct Asked {
 #[derive(Default)]
 pub(crate) struct Ledger {
     runs: Mutex<HashMap<u64, Vec<Run>>>,
+    ran: Condvar,
     wrong: AtomicU64,
 }
 
@@ -94,6 +95,14 @@ impl Ledger {
         self.lock().len()
     }
 
+    /// Waits until so many questions have run.
+    pub(crate) fn wait_for(&self, count: usize, within: Duration) {
+        let too_few = |runs: &mut HashMap<_, _>| runs.len() < count;
+        let waited = self.ran.wait_timeout_while(self.lock(), within, too_few);
+        let (runs, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "{} of {count} questions ran within {within:?}", runs.len());
+    }
+
     /// The questions that ran more than once.
     pub(crate) fn repeated(&self) -> Vec<(u64, Vec<Run>)> {
         let runs = self.lock();
@@ -103,9 +112,10 @@ impl Ledger {
 
     fn note(&self, id: u64, home: u8) {
         self.lock().entry(id).or_default().push(Run { home, at: Instant::now() });
+        self.ran.notify_all();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Vec<Run>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Vec<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
