@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use crate::judge::{Verdict, judge, seconds};
 use crate::machines::{Machines, lock};
+use crate::report::say;
 use crate::support::checked::{Asked, Ledger, Outcome, Question, ask};
 
 /// How many clients there are of each kind.
@@ -147,6 +148,7 @@ impl Crowd {
             runs.iter().map(|run| (run.home, seconds(self.began, run.at))).collect::<Vec<_>>()
         );
         if counts.told.len() < TOLD_MAX {
+            say(&told);
             counts.told.push(told);
         }
     }

@@ -62,7 +62,11 @@ fn no_byte_is_wrong_and_no_end_unexplained_whatever_happens_to_hosts_and_relay()
     let report = Report::of(&crowd, at_first, machines.holdings().unwrap());
     say(&report.to_string());
     drop(runtime);
-    assert!(report.is_good(), "{report}\n{}", machines.last_words());
+    assert!(
+        report.is_good(),
+        "the counts above are not as they should be\n{}",
+        machines.last_words()
+    );
 }
 
 /// Does to the processes what was planned, each thing at its time, and tells each minute how it goes.

@@ -81,7 +81,11 @@ impl fmt::Display for Report {
         let (twice, lost) = (self.ran_twice.len(), self.ran_twice_explained);
         writeln!(f, "{twice:8} questions that ran twice, {lost} whose host's word was lost")?;
         writeln!(f, "         the relay's reasons: {:?}", self.reasons)?;
-        writeln!(f, "         longest silence in an answer: {:.1?}", counts.longest_silence)?;
+        writeln!(
+            f,
+            "         the longest that a client heard nothing: {:.1?}",
+            counts.longest_silence
+        )?;
         writeln!(
             f,
             "         the relay's descriptors beside those of waiting hosts: {} at first, {} at last",

@@ -60,7 +60,7 @@ pub(crate) struct Asked {
     pub(crate) client: Option<SocketAddr>,
     pub(crate) began: Instant,
     pub(crate) ended: Instant,
-    /// For how long the answer stood still at most, once it had begun.
+    /// For how long nothing came at most.
     pub(crate) longest_silence: Duration,
 }
 
@@ -243,9 +243,7 @@ impl Answer {
         loop {
             let until = heard + self.question.patience;
             let read = timeout_at(until, reader.read(&mut buffer)).await;
-            if self.home.is_some() {
-                self.longest_silence = self.longest_silence.max(heard.elapsed());
-            }
+            self.longest_silence = self.longest_silence.max(heard.elapsed());
             heard = tokio::time::Instant::now();
             let (home, received) = (self.home, self.received);
             let count = match read {
