@@ -33,6 +33,11 @@ const THERE: u8 = 1;
 const SUSPECT_AFTER: Duration = Duration::from_secs(5);
 const GONE_AFTER: Duration = Duration::from_secs(30);
 
+/// How soon a host is in the pool again that can tell that it stood still; and one that cannot, once it is reachable: the longest pause
+/// between two of its tries, and what a try takes.
+const BACK_AT_ONCE: Duration = Duration::from_secs(1);
+const BACK_IN_REACH: Duration = Duration::from_millis(5_500);
+
 /// Silence is counted from what was heard last, which may be a ping's interval before the fault.
 const PING_INTERVAL: Duration = Duration::from_millis(1_700);
 
@@ -273,20 +278,20 @@ fn assert_ran_once(scene: &Scene, mut ids: std::ops::RangeInclusive<u64>) {
 
 #[test]
 fn of_two_hosts_one_is_frozen_and_nobody_notices_who_is_not_with_it() {
-    away_for_a_while(Fault::Freeze, Duration::from_secs(1));
+    away_for_a_while(Fault::Freeze, BACK_AT_ONCE);
 }
 
 #[test]
 fn of_two_hosts_one_is_cut_off_and_nobody_notices_who_is_not_with_it() {
-    away_for_a_while(Fault::Cut, Duration::from_secs(5));
+    away_for_a_while(Fault::Cut, BACK_IN_REACH);
 }
 
 #[test]
 fn of_two_hosts_one_is_frozen_for_too_long_and_its_sessions_end_with_a_reason() {
-    away_for_too_long(Fault::Freeze, Duration::from_secs(1));
+    away_for_too_long(Fault::Freeze, BACK_AT_ONCE);
 }
 
 #[test]
 fn of_two_hosts_one_is_cut_off_for_too_long_and_its_sessions_end_with_a_reason() {
-    away_for_too_long(Fault::Cut, Duration::from_secs(5));
+    away_for_too_long(Fault::Cut, BACK_IN_REACH);
 }
