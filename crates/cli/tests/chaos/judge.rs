@@ -96,7 +96,11 @@ fn explains_abort(asked: &Asked, home: Option<u8>, it: &Happened) -> bool {
     };
     match it.fault {
         Fault::KillRelay { .. } => relay_was_killed(asked, it),
-        Fault::RestartRelay { .. } | Fault::RestartHost { .. } => ended_within(DRAIN, DRAIN),
+        // One that no host has accepted is not given to another by a relay that leaves: it is reset as soon as its host is suspect.
+        Fault::RestartRelay { .. } => {
+            ended_within(DRAIN, DRAIN) || home.is_none() && relay_was_away(asked, it)
+        }
+        Fault::RestartHost { .. } => ended_within(DRAIN, DRAIN),
         Fault::KillHost { .. } => ended_within(Duration::ZERO, Duration::ZERO),
         Fault::FreezeHost { lasts, .. } => is_given_up(GONE - PING_INTERVAL, lasts),
         Fault::CutHome { lasts, .. } => is_given_up(GONE - PING_INTERVAL - RETURN, lasts),
