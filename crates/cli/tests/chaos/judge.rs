@@ -107,7 +107,7 @@ fn explains_abort(asked: &Asked, home: Option<u8>, it: &Happened) -> bool {
     }
 }
 
-/// How long ago something was, for a message.
+/// How long after `since` something was, for a message.
 pub(crate) fn seconds(since: Instant, at: Instant) -> f64 {
     at.saturating_duration_since(since).as_secs_f64()
 }
