@@ -16,20 +16,16 @@
 mod support;
 
 use std::net::IpAddr;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use support::peers::{Relay, relayserver_in, text};
-use support::program::{Ended, Program, command, have, output_of, run, skip};
+use support::namespace::Namespace;
+use support::peers::{Relay, text};
+use support::program::{Ended, Program, have, output_of, run};
 use support::servers::{Nginx, Sshd};
 
 const RELAY_FOR_CLIENT: &str = "198.51.100.1";
 const RELAY_FOR_HOME: &str = "192.0.2.1";
 const HOME: &str = "192.0.2.2";
 const HOME_NETWORK: &str = "192.0.2.0/24";
-
-/// A network namespace of this test. Taken down when dropped.
-struct Namespace(String);
 
 /// The three of them, joined. Whatever runs inside must have ended before it is dropped.
 struct Networks {
@@ -38,72 +34,19 @@ struct Networks {
     home: Namespace,
 }
 
-impl Namespace {
-    fn new(role: &str) -> Option<Namespace> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("relayserver-{}-{count}-{role}", std::process::id());
-        let added = run(command("ip", &["netns", "add", &name]));
-        if !added.status.success() {
-            skip(&format!("cannot make a network namespace: {}", added.stderr.trim()));
-            return None;
-        }
-        let namespace = Namespace(name);
-        // Whatever this machine does, these do not hand packets on from one network to another.
-        let still = "ip link set lo up && echo 0 > /proc/sys/net/ipv4/ip_forward";
-        output_of(namespace.command("sh", &["-c", still]));
-        Some(namespace)
-    }
-
-    /// What goes before a command to run it in here.
-    fn prefix(&self) -> [&str; 4] {
-        ["ip", "netns", "exec", &self.0]
-    }
-
-    fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut line = command("ip", &["netns", "exec", &self.0, program]);
-        line.args(args);
-        line
-    }
-
-    fn relayserver(&self, args: &[&str]) -> Program {
-        Program::start(relayserver_in(&self.prefix(), args))
-    }
-
-    /// Lays a cable to another namespace; each end gets an address.
-    fn join(&self, address: &str, other: &Namespace, other_address: &str) {
-        let (end, other_end) =
-            ("uplink", if address.starts_with("192") { "home" } else { "client" });
-        let mut line = command("ip", &["link", "add", end, "netns", &self.0, "type", "veth"]);
-        line.args(["peer", "name", other_end, "netns", &other.0]);
-        output_of(line);
-        for (namespace, end, address) in [(self, end, address), (other, other_end, other_address)] {
-            let up = format!("ip addr add {address}/24 dev {end} && ip link set {end} up");
-            output_of(namespace.command("sh", &["-c", &up]));
-        }
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _deleted = command("ip", &["netns", "del", &self.0]).status();
-    }
-}
-
 impl Networks {
     /// `None`, and says why, where they cannot be made.
     fn new() -> Option<Networks> {
-        if !rustix::process::geteuid().is_root() {
-            skip("network namespaces need root");
-            return None;
-        }
         let networks = Networks {
             client: Namespace::new("client")?,
             relay: Namespace::new("relay")?,
             home: Namespace::new("home")?,
         };
-        networks.client.join("198.51.100.2", &networks.relay, RELAY_FOR_CLIENT);
-        networks.home.join(HOME, &networks.relay, RELAY_FOR_HOME);
+        let Networks { client, relay, home } = &networks;
+        let end = |address: &str| format!("{address}/24");
+        let (of_client, of_home) = (end(RELAY_FOR_CLIENT), end(RELAY_FOR_HOME));
+        client.join(["uplink", "198.51.100.2/24"], relay, ["client", &of_client]);
+        home.join(["uplink", &end(HOME)], relay, ["home", &of_home]);
         Some(networks)
     }
 

@@ -103,8 +103,9 @@ struct Listener<'a> {
     /// When the last ping was sent, until its pong has come.
     pinged: Option<Instant>,
     host: HostId,
-    /// What its sessions had carried when that was last looked at.
+    /// What its sessions had carried when that was last looked at, and when that was.
     carried: u64,
+    looked: Time,
     traffic: &'a Traffic,
     guard: &'a CommandGuard,
     decoder: Decoder,
@@ -125,6 +126,7 @@ impl Listener<'_> {
             pinged: None,
             host,
             carried: 0,
+            looked: Time::ZERO,
             traffic: &context.assignments.traffic,
             guard,
             decoder: Decoder::new(FRAME_MAX),
@@ -148,9 +150,11 @@ impl Listener<'_> {
             let events = match heard {
                 Some(Ok(0) | Err(_)) => return Reason::PeerClosed,
                 Some(Ok(_)) => self.liveness.handle_heard_late(now),
-                // Whatever comes from it on a session is a sign of life too.
-                None if self.carries() => self.liveness.handle_heard_late(now),
-                None => self.liveness.handle_timeout(now),
+                None => match self.carried_since(now) {
+                    // Whatever comes from it on a session is a sign of life too.
+                    Some(since) => self.liveness.handle_heard_late(since),
+                    None => self.liveness.handle_timeout(now),
+                },
             };
             if let Err(reason) = events.into_iter().try_for_each(|event| self.perform(event)) {
                 return reason;
@@ -162,11 +166,13 @@ impl Listener<'_> {
         }
     }
 
-    /// Whether its sessions have carried bytes of its since this was last asked.
-    fn carries(&mut self) -> bool {
+    /// When this was last asked, if its sessions have carried bytes of its since. They may have come right then, so that it is all
+    /// that is known of when it was heard.
+    fn carried_since(&mut self, now: Time) -> Option<Time> {
         let carried = self.traffic.handed_to_clients(self.host);
         let before = std::mem::replace(&mut self.carried, carried);
-        carried > before
+        let looked = std::mem::replace(&mut self.looked, now);
+        (carried > before).then_some(looked)
     }
 
     fn perform(&mut self, event: Event) -> Result<(), Reason> {

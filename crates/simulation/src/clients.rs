@@ -30,7 +30,8 @@ pub(crate) struct Plan {
 pub(crate) async fn live(plan: Plan, ledger: Ledger) {
     let began = now();
     let how = timeout(PATIENCE, ask(plan)).await.unwrap_or(How::GaveUp);
-    ledger.pages().outcomes.push(Outcome { request: plan.request, began, how });
+    let (request, ended) = (plan.request, now());
+    ledger.pages().outcomes.push(Outcome { request, began, ended, how });
 }
 
 async fn ask(plan: Plan) -> How {

@@ -1,5 +1,6 @@
 //! One history: a relay, hosts and clients, and what goes wrong around them, all of it by one seed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use relayserver_relay::RelayHandle;
 use relayserver_transport::net::simulated as network;
 use tokio::sync::{Notify, mpsc};
 
-use crate::checks::{Absence, Summary, check, check_relay};
+use crate::checks::{Fault, Kind, Summary, check, check_relay};
 use crate::clients::{self, Plan};
 use crate::hosts;
 use crate::ledger::Ledger;
@@ -55,7 +56,7 @@ struct Living {
     leave: Vec<Option<Arc<Notify>>>,
     clients: Machine,
     ledger: Ledger,
-    absences: Vec<Absence>,
+    faults: Vec<Fault>,
 }
 
 /// Lives the history of `seed`.
@@ -83,11 +84,10 @@ pub(crate) fn live(seed: u64) -> Result<Summary, String> {
         }
         living.step();
     }
-    let calm = Duration::from_millis(TROUBLE.end + FAULT_MAX + AFTERMATH);
     let trace = network::with(|network| network.trace());
     let handle = living.handle.as_ref().ok_or("the relay is gone")?;
     check_relay(&handle.snapshot(), HOSTS)?;
-    let summary = check(&living.ledger.pages(), &living.absences, calm, trace)?;
+    let summary = check(&living.ledger.pages(), &living.faults, trace)?;
     let all = summary.served + summary.refused + summary.reset + summary.gave_up;
     living.end();
     if all == 0 { Err("nobody came".to_owned()) } else { Ok(summary) }
@@ -104,7 +104,7 @@ impl Living {
             leave: vec![None; HOSTS],
             clients: Machine::new(CLIENTS, seed_of(9)),
             ledger: Ledger::default(),
-            absences: Vec::new(),
+            faults: Vec::new(),
         };
         living.handle = start_relay(&mut living.relay);
         living.handle.as_ref().ok_or("the relay does not start")?;
@@ -144,50 +144,62 @@ impl Living {
 
     fn happens(&mut self, now: Duration, event: Event) {
         match event {
-            Event::Freeze(index) => self.with_host(index, Machine::freeze),
-            Event::Thaw(index) => self.with_host(index, |machine| {
-                if machine.is_frozen() {
-                    machine.thaw();
-                }
-            }),
+            Event::Freeze(index) => {
+                self.fault_begins(host_ip(index), Kind::Frozen, now);
+                self.with_host(index, Machine::freeze);
+            }
+            Event::Thaw(index) => {
+                self.with_host(index, Machine::thaw);
+                self.fault_ends(host_ip(index), &[Kind::Frozen], now);
+            }
             Event::Cut(index) => {
-                let machine = host_ip(index);
-                network::with(|network| network.set_cut(machine, true));
-                self.absences.push(Absence { machine, from: now, to: Duration::MAX });
+                self.fault_begins(host_ip(index), Kind::Cut, now);
+                network::with(|network| network.set_cut(host_ip(index), true));
             }
             Event::Mend(index) => {
                 network::with(|network| network.set_cut(host_ip(index), false));
-                self.ends_absence(index, now);
+                self.fault_ends(host_ip(index), &[Kind::Cut], now);
             }
-            Event::Kill(index) => self.with_host(index, Machine::kill),
+            Event::Kill(index) => {
+                self.fault_begins(host_ip(index), Kind::Down, now);
+                self.with_host(index, Machine::kill);
+            }
             Event::Off(index) => {
-                let machine = host_ip(index);
-                self.absences.push(Absence { machine, from: now, to: Duration::MAX });
+                self.fault_begins(host_ip(index), Kind::Off, now);
                 self.with_host(index, Machine::switch_off);
             }
             Event::Leave(index) => {
                 self.leave.get(index).into_iter().flatten().for_each(|leave| leave.notify_one());
             }
             Event::Start(index) => {
-                // One that leaves has until now.
-                self.with_host(index, |machine| {
-                    if machine.runs() {
-                        machine.kill();
-                    }
-                });
+                // One that runs is ended first: one that leaves has had its time.
+                self.fault_begins(host_ip(index), Kind::Down, now);
+                self.with_host(index, Machine::kill);
                 self.start(index);
-                self.ends_absence(index, now);
+                let ended = [Kind::Frozen, Kind::Down, Kind::Off];
+                self.fault_ends(host_ip(index), &ended, now);
             }
-            Event::RelayKilled => self.relay.kill(),
-            Event::RelayLeaves => self.handle.iter().for_each(RelayHandle::drain),
-            Event::RelayFreezes => self.relay.freeze(),
-            Event::RelayThaws if self.relay.is_frozen() => self.relay.thaw(),
-            Event::RelayThaws => {}
+            Event::RelayKilled => {
+                self.fault_begins(RELAY, Kind::Down, now);
+                self.relay.kill();
+            }
+            Event::RelayLeaves => {
+                self.fault_begins(RELAY, Kind::Down, now);
+                self.handle.iter().for_each(RelayHandle::drain);
+            }
+            Event::RelayFreezes => {
+                self.fault_begins(RELAY, Kind::Frozen, now);
+                self.relay.freeze();
+            }
+            Event::RelayThaws => {
+                self.relay.thaw();
+                self.fault_ends(RELAY, &[Kind::Frozen], now);
+            }
             Event::RelayStarts => {
-                if self.relay.runs() {
-                    self.relay.kill();
-                }
+                self.fault_begins(RELAY, Kind::Down, now);
+                self.relay.kill();
                 self.handle = start_relay(&mut self.relay);
+                self.fault_ends(RELAY, &[Kind::Frozen, Kind::Down], now);
             }
         }
     }
@@ -198,10 +210,15 @@ impl Living {
         }
     }
 
-    fn ends_absence(&mut self, index: usize, now: Duration) {
-        let machine = host_ip(index);
-        let open = |it: &&mut Absence| it.machine == machine && it.to == Duration::MAX;
-        self.absences.iter_mut().filter(open).for_each(|it| it.to = now);
+    fn fault_begins(&mut self, machine: IpAddr, kind: Kind, now: Duration) {
+        self.faults.push(Fault { machine, kind, from: now, to: Duration::MAX });
+    }
+
+    fn fault_ends(&mut self, machine: IpAddr, kinds: &[Kind], now: Duration) {
+        let is_meant = |it: &&mut Fault| {
+            it.machine == machine && kinds.contains(&it.kind) && it.to == Duration::MAX
+        };
+        self.faults.iter_mut().filter(is_meant).for_each(|it| it.to = now);
     }
 }
 
@@ -213,7 +230,13 @@ fn events(random: &mut Rng) -> Vec<(u64, Event)> {
         let host = random.usize(0..HOSTS);
         // Mostly short.
         let lasts = if random.bool() { random.u64(50..4_000) } else { random.u64(50..FAULT_MAX) };
-        let (event, mended, lasts) = match random.u8(0..16) {
+        let (event, mended, lasts) = match random.u8(0..18) {
+            // It stands still with clients in its hands, and goes on without having been told that they were given to others.
+            16.. => {
+                let (cut, thaw) = (random.u64(30..4_000), random.u64(5_500..12_000));
+                events.extend([(due + cut, Event::Cut(host)), (due + thaw, Event::Thaw(host))]);
+                (Event::Freeze(host), Event::Mend(host), thaw + random.u64(10..20_000))
+            }
             0..4 => (Event::Freeze(host), Event::Thaw(host), lasts),
             4..8 => (Event::Cut(host), Event::Mend(host), lasts),
             8..10 => (Event::Kill(host), Event::Start(host), lasts.min(8_000)),

@@ -32,6 +32,7 @@ pub(crate) struct Run {
 pub(crate) struct Outcome {
     pub(crate) request: u64,
     pub(crate) began: Duration,
+    pub(crate) ended: Duration,
     pub(crate) how: How,
 }
 

@@ -60,14 +60,6 @@ impl Machine {
         Some(program(runtime))
     }
 
-    pub(crate) fn runs(&self) -> bool {
-        self.runtime.is_some()
-    }
-
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.is_frozen
-    }
-
     /// SIGKILL: the system closes what the program had.
     pub(crate) fn kill(&mut self) {
         network::with(|network| network.kill(self.ip));

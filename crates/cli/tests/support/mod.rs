@@ -3,8 +3,13 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub(crate) mod checked;
+#[cfg(target_os = "linux")]
+pub(crate) mod namespace;
 pub(crate) mod net;
 pub(crate) mod peers;
 pub(crate) mod program;
 pub(crate) mod secure;
 pub(crate) mod servers;
+#[cfg(target_os = "linux")]
+pub(crate) mod world;

@@ -53,7 +53,11 @@ enum Stream {
 struct Output {
     said: Mutex<Said>,
     changed: Condvar,
+    keep: Option<Keep>,
 }
+
+/// Hears each line, and says whether it is kept.
+pub(crate) type Keep = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Said {
@@ -65,6 +69,12 @@ impl Program {
     /// Starts it, with nothing on its standard input.
     pub(crate) fn start(command: Command) -> Program {
         Program::start_with(command, Stdio::null(), Stdio::piped())
+    }
+
+    /// Starts it, and has each of its lines heard. For one that says more in its life than memory is for.
+    pub(crate) fn start_heard(command: Command, keep: Keep) -> Program {
+        let output = Output { keep: Some(keep), ..Output::default() };
+        Program::start_for(command, Stdio::null(), Stdio::piped(), output)
     }
 
     /// Starts it with a pipe to its standard input.
@@ -79,12 +89,16 @@ impl Program {
         Program::start_with(command, Stdio::null(), writer.into())
     }
 
-    fn start_with(mut command: Command, stdin: Stdio, stderr: Stdio) -> Program {
+    fn start_with(command: Command, stdin: Stdio, stderr: Stdio) -> Program {
+        Program::start_for(command, stdin, stderr, Output::default())
+    }
+
+    fn start_for(mut command: Command, stdin: Stdio, stderr: Stdio, output: Output) -> Program {
         command.stdin(stdin).stdout(Stdio::piped()).stderr(stderr);
         let name = format!("{command:?}");
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let exit = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        let output = Arc::new(Output::default());
+        let output = Arc::new(output);
         output.read(Stream::Stdout, child.stdout.take());
         output.read(Stream::Stderr, child.stderr.take());
         Program { name, child, exit, output, farewell: Signal::TERM, ended: None }
@@ -247,7 +261,9 @@ impl Output {
         let mut line = Vec::new();
         while from.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
             let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-            self.lock().lines.push((stream, text));
+            if self.keep.as_ref().is_none_or(|keep| keep(&text)) {
+                self.lock().lines.push((stream, text));
+            }
             self.changed.notify_all();
             line.clear();
         }

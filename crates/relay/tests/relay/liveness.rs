@@ -1,7 +1,7 @@
 //! Hosts that are silent: suspect, gone, and well again.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relayserver_core::liveness::Patience;
 use relayserver_relay::Reason;
@@ -103,6 +103,21 @@ async fn a_host_whose_sessions_carry_its_bytes_is_not_silent() {
     // And then it is.
     host.assert_closed().await;
     assert_eq!(assert_reset(&mut client).await, b"");
+}
+
+#[tokio::test]
+async fn what_a_session_carried_before_a_silence_does_not_put_it_off() {
+    let relay = patient(1500, 600_000);
+    let (host, mut serving) = idle(&relay, "laptop").await;
+    let mut pooled = host.idle_channel(&relay, "ssh").await;
+    let mut client = relay.client_of("ssh").await;
+    serving.accept().await;
+    // Long before the relay looks at what was carried, which is when it would ping.
+    echo(&mut client, &mut serving.stream).await;
+    let silent = Instant::now();
+    assert_ended(&mut pooled.stream).await;
+    let noticed = silent.elapsed();
+    assert!(noticed < Duration::from_millis(1500 + 250), "suspect after {noticed:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //! half-close, resets and back-pressure. Driven by the simulation's world, one step after the other, in one thread; the time is the
 //! world's.
 //!
-//! What is not simulated: loss and reordering below TCP, congestion, keepalive and `TCP_USER_TIMEOUT`.
+//! What is not simulated: loss and reordering below TCP, congestion, `TCP_USER_TIMEOUT`, and of keepalive more than that it finds out
+//! who does not know a connection any more.
 
 mod sockets;
 
@@ -13,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use crate::options::KEEPALIVE;
 pub use sockets::{TcpListener, TcpStream, connect, tcp};
 
 /// How much one side may have sent that the other's program has not read.
@@ -73,6 +75,8 @@ struct Side {
     end_has_arrived: bool,
     /// Its program has closed it.
     is_closed: bool,
+    /// Since when the other side, which can be reached, does not know of it.
+    alone_since: Option<Duration>,
     resets_on_close: bool,
     wakers: Vec<Waker>,
 }
@@ -268,11 +272,23 @@ impl Network {
             }
             self.forget_if_over(end);
         }
-        // Who was switched off does not know the connection any more.
+        self.probe(end);
+    }
+
+    /// Who was switched off does not know the connection any more, and says so when it gets bytes of it or a keepalive probe.
+    fn probe(&mut self, end: End) {
         let Some(side) = self.ends.get(&end) else { return };
-        let (ours, theirs, peer) = (side.address.ip(), side.peer_address.ip(), side.peer);
-        let was_forgotten = !self.ends.contains_key(&peer) && side.unread > 0;
-        if was_forgotten && self.is_linked(ours, theirs) && side.failure.is_none() {
+        let (ours, theirs) = (side.address.ip(), side.peer_address.ip());
+        if self.ends.contains_key(&side.peer) || side.failure.is_some() || side.has_end {
+            return;
+        }
+        if !self.is_linked(ours, theirs) {
+            return;
+        }
+        let now = self.now;
+        let Some(side) = self.ends.get_mut(&end) else { return };
+        let since = *side.alone_since.get_or_insert(now);
+        if side.unread > 0 || now >= since + KEEPALIVE.idle {
             self.send(end, Segment::Reset);
         }
     }
@@ -328,6 +344,7 @@ impl Side {
             has_sent_end: false,
             end_has_arrived: false,
             is_closed: false,
+            alone_since: None,
             resets_on_close: false,
             wakers: Vec::new(),
         }

@@ -1,0 +1,113 @@
+//! Whether what clients saw is explained by what was done to the processes. Nothing here waits, or does anything.
+//!
+//! Each rule is what the product promises, to the second; [`SLACK`] is for a machine that is busy with all of this.
+
+use std::time::{Duration, Instant};
+
+use crate::machines::Happened;
+use crate::plan::{DRAIN, Fault};
+use crate::support::checked::{Asked, Outcome, Run};
+
+/// How long a host is silent before the relay gives it up.
+const GONE: Duration = Duration::from_secs(30);
+
+/// How often the relay asks for a sign of life: silence may have begun by so much before the fault.
+const PING_INTERVAL: Duration = Duration::from_millis(1_700);
+
+/// How late a host that was cut off may be heard again once it is reachable: its next try, and what a dial takes.
+const RETURN: Duration = Duration::from_secs(9);
+
+/// How late anything may be on a busy machine.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// How far from a fault a run may be whose host's word was lost in it.
+const LOST_WORD: Duration = Duration::from_millis(1_500);
+
+/// What is made of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Served,
+    /// Not served, or not to the end, as a fault makes it.
+    Explained,
+    /// Nobody took it although there was always somebody who could.
+    Refused,
+    /// An end that no fault explains.
+    Unexplained,
+    /// Bytes that nobody sent.
+    Wrong,
+}
+
+/// Judges a session by what happened, and by where its question ran.
+pub(crate) fn judge(asked: &Asked, runs: &[Run], happened: &[Happened]) -> Verdict {
+    let explained_by = |explains: &dyn Fn(&Happened) -> bool, otherwise| {
+        if happened.iter().any(explains) { Verdict::Explained } else { otherwise }
+    };
+    let ran_at = runs.last().map(|run| run.home);
+    match asked.outcome {
+        Outcome::Whole { .. } => Verdict::Served,
+        Outcome::Wrong { .. } => Verdict::Wrong,
+        Outcome::Still { .. } => Verdict::Unexplained,
+        Outcome::NotTaken | Outcome::Refused => {
+            explained_by(&|it| relay_was_away(asked, it), Verdict::Refused)
+        }
+        // The kernel ends the connections of a killed process as if it had meant it.
+        Outcome::Short { .. } => {
+            explained_by(&|it| relay_was_killed(asked, it), Verdict::Unexplained)
+        }
+        Outcome::Aborted { home, .. } => {
+            let home = home.or(ran_at);
+            explained_by(&|it| explains_abort(asked, home, it), Verdict::Unexplained)
+        }
+    }
+}
+
+/// Whether a question ran a second time because the word that the first host had accepted it was lost with its link, or its process.
+pub(crate) fn explains_second_run(runs: &[Run], happened: &[Happened]) -> bool {
+    let [first, _second] = runs else { return false };
+    happened.iter().any(|it| {
+        let loses_words = matches!(it.fault, Fault::KillHost { .. } | Fault::CutHome { .. });
+        loses_words
+            && it.fault.home() == Some(first.home)
+            && first.at + LOST_WORD >= it.began
+            && first.at <= it.began + LOST_WORD
+    })
+}
+
+fn relay_was_away(asked: &Asked, it: &Happened) -> bool {
+    let is_relay = matches!(it.fault, Fault::KillRelay { .. } | Fault::RestartRelay { .. });
+    is_relay && it.began <= asked.ended && it.over.is_none_or(|over| asked.began <= over)
+}
+
+fn relay_was_killed(asked: &Asked, it: &Happened) -> bool {
+    matches!(it.fault, Fault::KillRelay { .. }) && relay_was_away(asked, it)
+}
+
+fn explains_abort(asked: &Asked, home: Option<u8>, it: &Happened) -> bool {
+    let ended_within = |from: Duration, to: Duration| {
+        asked.began <= it.began + to
+            && it.began + from.saturating_sub(SLACK / 10) <= asked.ended
+            && asked.ended <= it.began + to + SLACK
+    };
+    if home.is_some() && it.fault.home().is_some() && it.fault.home() != home {
+        return false;
+    }
+    let is_given_up = |shortest: Duration, lasts: Duration| {
+        lasts >= shortest && ended_within(GONE - PING_INTERVAL, GONE)
+    };
+    match it.fault {
+        Fault::KillRelay { .. } => relay_was_killed(asked, it),
+        // One that no host has accepted is not given to another by a relay that leaves: it is reset as soon as its host is suspect.
+        Fault::RestartRelay { .. } => {
+            ended_within(DRAIN, DRAIN) || home.is_none() && relay_was_away(asked, it)
+        }
+        Fault::RestartHost { .. } => ended_within(DRAIN, DRAIN),
+        Fault::KillHost { .. } => ended_within(Duration::ZERO, Duration::ZERO),
+        Fault::FreezeHost { lasts, .. } => is_given_up(GONE - PING_INTERVAL, lasts),
+        Fault::CutHome { lasts, .. } => is_given_up(GONE - PING_INTERVAL - RETURN, lasts),
+    }
+}
+
+/// How long after `since` something was, for a message.
+pub(crate) fn seconds(since: Instant, at: Instant) -> f64 {
+    at.saturating_duration_since(since).as_secs_f64()
+}
