@@ -267,6 +267,12 @@ async fn a_command_channel_that_talks_nonsense_is_replaced_and_idle_channels_sta
         let _closed = within(command.read_to_end(&mut left)).await;
         assert_eq!(left, b"", "nothing is ever sent on it");
 
+        let lost =
+            |status: &Status| matches!(status, Status::Connecting { last_error: Some(_), .. });
+        let status = status_becomes(&listener, lost).await.to_string();
+        let port = relay.command.local_addr().unwrap().port();
+        assert!(status.contains(&format!("127.0.0.1:{port} ")), "{status}");
+
         // It connects anew, so it asks anew; and has no use for another idle channel.
         let mut again = relay.asked().await;
         again.write_all(&answer(2)).await.unwrap();
