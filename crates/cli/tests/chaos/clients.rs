@@ -118,6 +118,8 @@ impl Crowd {
         let runs = self.ledger.runs_of(question.id);
         let verdict = judge(&asked, &runs, &self.machines.happened());
         let reason = match asked.client {
+            // Of one that was cut short by a relay that was killed nothing is said: what is found is another's, from the same port.
+            Some(_) if verdict == Verdict::Explained && is_short(asked.outcome) => None,
             Some(client) if verdict != Verdict::Served => self.reason(client, asked.began).await,
             _ => None,
         };
@@ -164,6 +166,10 @@ impl Crowd {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn is_short(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Short { .. })
 }
 
 fn name(outcome: Outcome) -> &'static str {

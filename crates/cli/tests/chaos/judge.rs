@@ -55,8 +55,8 @@ pub(crate) fn judge(asked: &Asked, runs: &[Run], happened: &[Happened]) -> Verdi
             explained_by(&|it| relay_was_killed(asked, it), Verdict::Unexplained)
         }
         Outcome::Aborted { home, .. } => {
-            let home = home.or(ran_at);
-            explained_by(&|it| explains_abort(asked, home, it), Verdict::Unexplained)
+            let (home, delay) = (home.or(ran_at), delay(asked, happened));
+            explained_by(&|it| explains_abort(asked, home, delay, it), Verdict::Unexplained)
         }
     }
 }
@@ -82,8 +82,21 @@ fn relay_was_killed(asked: &Asked, it: &Happened) -> bool {
     matches!(it.fault, Fault::KillRelay { .. }) && relay_was_away(asked, it)
 }
 
-fn explains_abort(asked: &Asked, home: Option<u8>, it: &Happened) -> bool {
+/// How late the relay may have noticed something because it stood still itself.
+fn delay(asked: &Asked, happened: &[Happened]) -> Duration {
+    let delays = happened.iter().filter_map(|it| match it.fault {
+        Fault::FreezeRelay { lasts } => {
+            let overlaps = asked.began <= it.began + lasts && it.began <= asked.ended;
+            overlaps.then_some(lasts)
+        }
+        _ => None,
+    });
+    delays.sum()
+}
+
+fn explains_abort(asked: &Asked, home: Option<u8>, delay: Duration, it: &Happened) -> bool {
     let ended_within = |from: Duration, to: Duration| {
+        let to = to + delay;
         asked.began <= it.began + to
             && it.began + from.saturating_sub(SLACK / 10) <= asked.ended
             && asked.ended <= it.began + to + SLACK
@@ -100,6 +113,7 @@ fn explains_abort(asked: &Asked, home: Option<u8>, it: &Happened) -> bool {
         Fault::RestartRelay { .. } => {
             ended_within(DRAIN, DRAIN) || home.is_none() && relay_was_away(asked, it)
         }
+        Fault::FreezeRelay { .. } => false,
         Fault::RestartHost { .. } => ended_within(DRAIN, DRAIN),
         Fault::KillHost { .. } => ended_within(Duration::ZERO, Duration::ZERO),
         Fault::FreezeHost { lasts, .. } => is_given_up(GONE - PING_INTERVAL, lasts),

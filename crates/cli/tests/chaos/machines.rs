@@ -96,6 +96,11 @@ impl Machines {
                 sleep(lasts);
                 self.signal_host(home, Signal::CONT);
             }
+            Fault::FreezeRelay { lasts } => {
+                self.signal_relay(Signal::STOP);
+                sleep(lasts);
+                self.signal_relay(Signal::CONT);
+            }
             Fault::CutHome { home, lasts } => {
                 self.world.cut(usize::from(home));
                 sleep(lasts);
@@ -167,6 +172,10 @@ impl Machines {
     fn signal_host(&self, home: u8, signal: Signal) {
         let host = lock(&self.hosts[usize::from(home)]);
         host.as_ref().unwrap().signal(signal);
+    }
+
+    fn signal_relay(&self, signal: Signal) {
+        lock(&self.relay).as_ref().unwrap().signal(signal);
     }
 
     fn start_relay(&self) -> Program {

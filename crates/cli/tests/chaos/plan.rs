@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     KillRelay { away: Duration },
     /// SIGTERM for the relay, which is started again some time after it has gone.
     RestartRelay { away: Duration },
+    /// SIGSTOP for the relay, and SIGCONT after a time: nobody's session ends of it.
+    FreezeRelay { lasts: Duration },
 }
 
 impl Fault {
@@ -43,7 +45,9 @@ impl Fault {
             | Fault::FreezeHost { home, .. }
             | Fault::CutHome { home, .. }
             | Fault::RestartHost { home } => Some(home),
-            Fault::KillRelay { .. } | Fault::RestartRelay { .. } => None,
+            Fault::KillRelay { .. } | Fault::RestartRelay { .. } | Fault::FreezeRelay { .. } => {
+                None
+            }
         }
     }
 
@@ -51,7 +55,9 @@ impl Fault {
     fn lasts(self) -> Duration {
         match self {
             Fault::KillHost { away, .. } | Fault::KillRelay { away } => away,
-            Fault::FreezeHost { lasts, .. } | Fault::CutHome { lasts, .. } => lasts,
+            Fault::FreezeHost { lasts, .. }
+            | Fault::CutHome { lasts, .. }
+            | Fault::FreezeRelay { lasts } => lasts,
             Fault::RestartHost { .. } => DRAIN,
             Fault::RestartRelay { away } => DRAIN + away,
         }
@@ -67,6 +73,7 @@ impl fmt::Display for Fault {
             Fault::RestartHost { home } => write!(f, "host {home} restarted"),
             Fault::KillRelay { away } => write!(f, "relay killed, back after {away:?}"),
             Fault::RestartRelay { away } => write!(f, "relay restarted, away for {away:?}"),
+            Fault::FreezeRelay { lasts } => write!(f, "relay frozen for {lasts:?}"),
         }
     }
 }
@@ -104,9 +111,10 @@ enum Card {
     Restart,
     KillRelay,
     RestartRelay,
+    FreezeRelay(u64, u64),
 }
 
-const DECK: [Card; 12] = [
+const DECK: [Card; 14] = [
     Card::Kill,
     Card::Kill,
     Card::Freeze(1_000, 4_000),
@@ -119,6 +127,8 @@ const DECK: [Card; 12] = [
     Card::Restart,
     Card::KillRelay,
     Card::RestartRelay,
+    Card::FreezeRelay(1_000, 4_000),
+    Card::FreezeRelay(6_000, 12_000),
 ];
 
 struct Planner {
@@ -134,13 +144,16 @@ impl Planner {
     fn take(&mut self, card: Card) -> Option<(Duration, Fault)> {
         let gap = self.millis(300, 3_000);
         let (at, fault) = match card {
-            Card::KillRelay | Card::RestartRelay => {
+            Card::KillRelay | Card::RestartRelay | Card::FreezeRelay(..) => {
                 let away = self.millis(0, 4_000);
-                let at = self.at.max(self.relay_busy_until);
-                match card {
-                    Card::KillRelay => (at, Fault::KillRelay { away }),
-                    _ => (at, Fault::RestartRelay { away }),
-                }
+                let fault = match card {
+                    Card::FreezeRelay(min, max) => {
+                        Fault::FreezeRelay { lasts: self.millis(min, max) }
+                    }
+                    Card::KillRelay => Fault::KillRelay { away },
+                    _ => Fault::RestartRelay { away },
+                };
+                (self.at.max(self.relay_busy_until), fault)
             }
             Card::Kill | Card::Freeze(..) | Card::Cut(..) | Card::Restart => {
                 let (at, home) = self.free_home();
