@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use relayserver_admin::Admin;
-use relayserver_config::RelayFile;
+use relayserver_config::{RelayFile, Size};
 use relayserver_relay::state::{FIRST_TOKEN, StateError, TokenSource, TokenTerms};
 use relayserver_relay::{
-    Access, Config, Limits, Network, Relay, Role, STATUS_SOCKET, Service, ServiceLimits,
+    Access, Config, Limits, Network, Rates, Relay, Role, STATUS_SOCKET, Service, ServiceLimits,
     ServiceName, Version1,
 };
 use relayserver_transport::HostPort;
@@ -174,7 +175,7 @@ fn of_flags(args: &RelayArgs) -> Config {
     Config {
         hosts: args.listen_hosts.unwrap_or_else(|| on(args.hosts_port)),
         v1: (!is_open).then_some(v1),
-        services: BTreeMap::from([(service, Service { listen, limits })]),
+        services: BTreeMap::from([(service, Service { listen, limits, rates: Rates::default() })]),
         access,
         limits: Limits {
             clients_max: args.clients_max,
@@ -202,7 +203,10 @@ fn of_file(file: &RelayFile, args: &RelayArgs) -> Result<Config, String> {
             queue_max: service.queue.depth,
             assign_timeout: service.queue.wait,
         };
-        (ServiceName::new(name.as_str()), Service { listen: service.listen, limits })
+        let rate = |rate: Option<Size>| rate.and_then(|rate| NonZeroU64::new(rate.0));
+        let rates =
+            Rates { service: rate(service.rate.service), session: rate(service.rate.session) };
+        (ServiceName::new(name.as_str()), Service { listen: service.listen, limits, rates })
     });
     let limits = &relay.limits;
     Ok(Config {

@@ -46,7 +46,7 @@ pub use host_file::{Check, HostFile, HostService, Pool, PoolSize, Target, True, 
 pub use kind::{FileKind, UnknownKind, kind_of};
 pub use name::{InvalidServiceName, ServiceName};
 pub use network::{Cidr, InvalidCidr};
-pub use relay_file::{Limits, Metrics, Queue, Relay, RelayFile, RelayService, V1};
+pub use relay_file::{Limits, Metrics, Queue, Rate, Relay, RelayFile, RelayService, V1};
 pub use schema::{Key, Shape};
 pub use secret::{Resolved, Secret, SecretError, SecretWarning};
 pub use tls::Tls;

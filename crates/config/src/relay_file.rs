@@ -16,6 +16,7 @@ use crate::network::Cidr;
 use crate::reader::{Place, Reader, did_you_mean};
 use crate::schema::{Absent, Key, Section, Setting, Shape, section};
 use crate::tls::Tls;
+use crate::units::Size;
 
 /// All that `relay.toml` says, with the defaults of what it does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +113,19 @@ section! {
         max_sessions: Option<NonZeroUsize> = Absent::Unset(None),
         /// Where clients wait that find no idle channel.
         queue: Queue = Absent::OfItsKeys,
+        /// How fast its sessions may go.
+        rate: Rate = Absent::OfItsKeys,
+    }
+}
+
+section! {
+    /// `rate` of a service: how many bytes a second its sessions may carry, in each direction. Without one, bulk moves faster: it
+    /// does not pass through the relay's process.
+    pub struct Rate {
+        /// All of them together, at least `"1KiB"`.
+        service: Option<Size> = Absent::Unset(None),
+        /// Each of them, at least `"1KiB"`.
+        session: Option<Size> = Absent::Unset(None),
     }
 }
 
@@ -137,6 +151,7 @@ impl RelayFile {
         check_v1(&relay, &services, insecure, &mut reader);
         check_encryption(&relay, insecure, &mut reader);
         check_deadlines(&relay.limits, &mut reader);
+        check_rates(&services, &mut reader);
         let effective = reader.finish()?;
         Ok(RelayFile { relay, metrics, services, effective })
     }
@@ -288,6 +303,22 @@ fn check_deadlines(limits: &Limits, reader: &mut Reader<'_>) {
     if reader.is_sound(HELLO) && limits.hello_timeout.is_zero() {
         let message = "`hello_timeout` in [relay.limits]: expected more than 0, found \"0s\"";
         reader.fault(reader.span(HELLO).unwrap_or_default(), message.to_owned());
+    }
+}
+
+fn check_rates(services: &BTreeMap<ServiceName, RelayService>, reader: &mut Reader<'_>) {
+    for (name, service) in services {
+        for (key, rate) in [("service", service.rate.service), ("session", service.rate.session)] {
+            let path = format!("services.{name}.rate.{key}");
+            if let Some(rate) = rate.filter(|rate| rate.0 < 1024)
+                && reader.is_sound(&path)
+            {
+                let message = format!(
+                    "`{key}` in [services.{name}.rate]: expected at least \"1KiB\", found \"{rate}\""
+                );
+                reader.fault(reader.span(&path).unwrap_or_default(), message);
+            }
+        }
     }
 }
 

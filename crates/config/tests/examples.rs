@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use relayserver_config::{
-    Effective, FileKind, Forward, HostFile, Limits, Origin, PublicAddress, Queue, Relay, RelayFile,
-    RelayService, ServiceName, Target, Tls, V1, kind_of,
+    Effective, FileKind, Forward, HostFile, Limits, Origin, PublicAddress, Queue, Rate, Relay,
+    RelayFile, RelayService, ServiceName, Target, Tls, V1, kind_of,
 };
 
 fn example(name: &str) -> String {
@@ -68,11 +68,13 @@ fn the_example_of_relay_toml_is_read_to_its_values() {
         listen: address("0.0.0.0:8002"),
         max_sessions: None,
         queue: Queue { depth: 1024, wait: Duration::from_secs(5) },
+        rate: Rate { service: None, session: None },
     };
     let ssh = RelayService {
         listen: address("0.0.0.0:2222"),
         max_sessions: Some(count(100)),
         queue: Queue { depth: 64, wait: Duration::from_secs(5) },
+        rate: Rate { service: None, session: None },
     };
     assert_eq!(file.services, [(name("default"), default), (name("ssh"), ssh)].into());
 }
@@ -184,6 +186,19 @@ forward = 24
 }
 
 #[test]
+fn rates_are_sizes_a_second() {
+    let text =
+        "[services.a]\nlisten = '127.0.0.1:1'\nrate = { service = '10MiB', session = '512KiB' }";
+    let file = RelayFile::parse(text, "relay.toml", false).unwrap();
+    let rates: Vec<_> = file.services.values().map(|it| it.rate.clone()).collect();
+    let of = |rate: Option<relayserver_config::Size>| rate.map(|rate| rate.0);
+    assert_eq!((of(rates[0].service), of(rates[0].session)), (Some(10 << 20), Some(512 << 10)));
+    let text = text.replace("512KiB", "1023B");
+    let errors = RelayFile::parse(&text, "relay.toml", false).unwrap_err().to_string();
+    assert!(errors.contains("expected at least \"1KiB\", found \"1023B\""), "{errors}");
+}
+
+#[test]
 fn every_value_is_told_with_where_it_came_from() {
     let file = RelayFile::parse(&example("relay.toml"), "relay.toml", false).unwrap();
     let expected = r#"relay.listen = "0.0.0.0:8000"  # relay.toml:3
@@ -206,10 +221,14 @@ services.default.listen = "0.0.0.0:8002"  # relay.toml:14
 # services.default.max_sessions is not set
 services.default.queue.depth = 1024  # default
 services.default.queue.wait = "5s"  # default
+# services.default.rate.service is not set
+# services.default.rate.session is not set
 services.ssh.listen = "0.0.0.0:2222"  # relay.toml:17
 services.ssh.max_sessions = 100  # relay.toml:18
 services.ssh.queue.depth = 64  # relay.toml:19
 services.ssh.queue.wait = "5s"  # relay.toml:19
+# services.ssh.rate.service is not set
+# services.ssh.rate.session is not set
 "#;
     assert_eq!(lines(file.effective()), expected);
     let file = HostFile::parse(&example("host.toml"), "host.toml").unwrap();

@@ -38,7 +38,7 @@ pub(crate) async fn serve(
     match idle(&mut stream, &guard, &context.assignments).await {
         Some(start) if start.assignment.is_offer => offered(stream, start, context).await,
         Some(start) => {
-            session::run(stream, start, 0, context.half_closed_timeout, &context.over).await;
+            session::run(stream, start, 0, context).await;
         }
         // Over TLS, to be dropped alone would be an abort.
         None => stream.end_now(),
@@ -85,8 +85,7 @@ async fn offered(mut host: Stream, mut start: Start, context: &Context) {
     };
     let outcome = match outcome {
         Outcome::Accepted { sent } if context.assignments.accepted(session) => {
-            return session::run(host, start, sent, context.half_closed_timeout, &context.over)
-                .await;
+            return session::run(host, start, sent, context).await;
         }
         // It was taken back a moment before.
         Outcome::Accepted { .. } => match start.stop.try_recv() {

@@ -9,6 +9,8 @@ use relayserver_transport::net::TcpStream;
 use relayserver_transport::{Stream, acknowledged, close_politely};
 use tokio::time::timeout;
 
+use crate::rate::{Meter, Metered, ServiceRates};
+
 /// The two connections of a session.
 pub(crate) struct Legs {
     client: Held,
@@ -28,14 +30,21 @@ pub(crate) enum Ending {
 /// A connection that is reset when it is dropped before it was settled, by a panic or with its task: nobody must take half an
 /// answer for a whole one.
 struct Held {
-    stream: Stream,
+    stream: Metered,
     settled: bool,
 }
 
 impl Legs {
-    pub(crate) fn new(client: TcpStream, host: Stream) -> Legs {
-        let held = |stream| Held { stream, settled: false };
-        Legs { client: held(Stream::Tcp(client)), host: held(host) }
+    /// `rates`: what its service may not exceed.
+    pub(crate) fn new(client: TcpStream, host: Stream, rates: Option<&ServiceRates>) -> Legs {
+        let held = |stream, meter: Option<Meter>| Held {
+            stream: Metered { stream, meter: meter.map(Box::new) },
+            settled: false,
+        };
+        Legs {
+            client: held(Stream::Tcp(client), rates.map(ServiceRates::of_client)),
+            host: held(host, rates.map(ServiceRates::of_host)),
+        }
     }
 
     /// The client's and the host's, to be lent to a splice.
@@ -74,7 +83,7 @@ impl Legs {
         if delivered {
             // It may take its time to read, and go on sending meanwhile.
             let (silence, bound) = (limits::LINGER_TIMEOUT, limits::DELIVERY_TIMEOUT);
-            close_politely(&mut client.stream, silence, bound).await;
+            close_politely(&mut client.stream.stream, silence, bound).await;
             client.settled = true;
         }
     }
@@ -82,8 +91,8 @@ impl Legs {
 
 impl Held {
     async fn acknowledged(&mut self) {
-        let waiting = acknowledged(self.stream.tcp());
-        if self.stream.is_encrypted() {
+        let waiting = acknowledged(self.stream.stream.tcp());
+        if self.stream.stream.is_encrypted() {
             // Over TLS a peer can end without ending the connection.
             let _waited = timeout(limits::HALF_CLOSED_TIMEOUT, waiting).await;
         } else {
@@ -96,13 +105,16 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.settled {
-            self.stream.reset_on_close();
+            self.stream.stream.reset_on_close();
         }
     }
 }
 
-fn leg(stream: &mut Stream) -> Leg<'_> {
-    match stream {
+fn leg(metered: &mut Metered) -> Leg<'_> {
+    if metered.meter.is_some() {
+        return Leg::Other(metered);
+    }
+    match &mut metered.stream {
         // The simulation's sockets are not the system's.
         #[cfg(not(simulation))]
         Stream::Tcp(stream) => Leg::Tcp(stream),

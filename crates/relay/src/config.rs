@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::error::BindError;
 use crate::grants::GrantSource;
+use crate::rate::Rates;
 
 /// How a relay is set up. The default listens on loopback only, on the ports of protocol version 1.
 #[derive(Clone, Debug)]
@@ -71,12 +72,14 @@ pub struct Service {
     pub listen: SocketAddr,
     /// How many it may have, and how long they may wait.
     pub limits: ServiceLimits,
+    /// How fast its sessions may go.
+    pub rates: Rates,
 }
 
 impl Service {
     /// A service with the default limits.
     pub fn on(listen: SocketAddr) -> Service {
-        Service { listen, limits: ServiceLimits::default() }
+        Service { listen, limits: ServiceLimits::default(), rates: Rates::default() }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::admission::Places;
 use crate::assignment::Assignments;
 use crate::config::Access;
 use crate::grants::{GrantSource, KnownTokens};
+use crate::rate::ServiceRates;
 
 /// One for all connections of one relay.
 pub(crate) struct Context {
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) patience: Patience,
     /// Where clients of each service connect, as hosts are told; missing where that is not known.
     pub(crate) served: BTreeMap<ServiceName, String>,
+    /// How fast the sessions of those services may go that have a rate.
+    pub(crate) rates: BTreeMap<ServiceName, ServiceRates>,
     /// Whether hosts of version 1 are served.
     pub(crate) v1: bool,
     pub(crate) hello_timeout: Duration,

@@ -22,6 +22,7 @@ mod host_port;
 mod listener;
 mod member;
 mod offer;
+mod rate;
 mod record;
 mod relay;
 mod session;
@@ -35,6 +36,7 @@ pub use config::{Access, Config, Network, NetworkError, Service, Version1};
 pub use counts::{Counts, ReasonCounts, ServiceCounts, Waits};
 pub use error::BindError;
 pub use grants::{FixedGrants, GrantSource, TokenRecord, Tokens};
+pub use rate::Rates;
 pub use relay::{Relay, RelayHandle};
 pub use relayserver_core::{
     BookSnapshot, GrantId, HostId, HostSnapshot, InvalidServicePattern, Limits, MemberSnapshot,

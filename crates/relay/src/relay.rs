@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::error::BindError;
 use crate::grants::{KnownTokens, Tokens};
+use crate::rate::ServiceRates;
 use crate::snapshot::Snapshot;
 use crate::status::{self, StatusSocket};
 use crate::{client, command, drain, host_port, listener};
@@ -134,34 +135,8 @@ impl Relay {
         if let Some(source) = &source {
             tokens.change(Arc::clone(&source.borrow()), &shared.assignments);
         }
-        let public = |name: &ServiceName| {
-            let bound = clients.get(name)?.address;
-            public_address(config.public_host.as_deref(), bound)
-        };
-        let served =
-            clients.keys().filter_map(|name| Some((name.clone(), public(name)?))).collect();
-        let v1 = config.v1.is_some();
-        let service_of_v1 = config.v1.map(|v1| v1.service).unwrap_or_default();
-        let context = Arc::new(Context {
-            assignments: Arc::clone(&shared.assignments),
-            places: Arc::new(Places::new(&config.limits)),
-            access: config.access,
-            tls: config.tls,
-            grants: config.grants,
-            tokens: Arc::clone(&tokens),
-            accept_timeout: config.accept_timeout,
-            patience: config.patience,
-            served,
-            v1,
-            hello_timeout: config.hello_timeout,
-            user_timeout: config.user_timeout,
-            half_closed_timeout: config.half_closed_timeout,
-            farewells: Semaphore::new(client::Farewells::MAX),
-            leaving: shared.leaving.clone(),
-            over: shared.over.clone(),
-            clients_port_of_v1: clients.get(&service_of_v1).map_or(0, |it| it.address.port()),
-            service_of_v1,
-        });
+        let drain_timeout = config.drain_timeout;
+        let context = Arc::new(context(config, &clients, &shared, Arc::clone(&tokens)));
         let mut accepting = JoinSet::new();
         accepting.spawn(shared.accept_channels(hosts.listener, Arc::clone(&context)));
         if let Some(command) = command {
@@ -177,7 +152,7 @@ impl Relay {
             () = follow(source, &tokens, &shared.assignments) => {}
         }
         tokio::select! {
-            () = drain::drain(&shared.assignments, config.drain_timeout) => {}
+            () = drain::drain(&shared.assignments, drain_timeout) => {}
             () = shared.aborted.cancelled() => drain::end_all(&shared.assignments).await,
         }
         drop(end_all_when_dropped);
@@ -198,6 +173,47 @@ impl Relay {
         for (service, clients) in &self.clients {
             debug!(%service, clients = %clients.address, "service ready");
         }
+    }
+}
+
+/// What the connections of hosts need to know.
+fn context(
+    config: Config,
+    clients: &BTreeMap<ServiceName, Bound>,
+    shared: &Shared,
+    tokens: Arc<KnownTokens>,
+) -> Context {
+    let public = |name: &ServiceName| {
+        let bound = clients.get(name)?.address;
+        public_address(config.public_host.as_deref(), bound)
+    };
+    let served = clients.keys().filter_map(|name| Some((name.clone(), public(name)?))).collect();
+    let rates = config.services.iter().filter_map(|(name, service)| {
+        ServiceRates::new(service.rates).map(|rates| (name.clone(), rates))
+    });
+    let rates = rates.collect();
+    let v1 = config.v1.is_some();
+    let service_of_v1 = config.v1.map(|v1| v1.service).unwrap_or_default();
+    Context {
+        assignments: Arc::clone(&shared.assignments),
+        places: Arc::new(Places::new(&config.limits)),
+        access: config.access,
+        tls: config.tls,
+        grants: config.grants,
+        tokens,
+        accept_timeout: config.accept_timeout,
+        patience: config.patience,
+        served,
+        rates,
+        v1,
+        hello_timeout: config.hello_timeout,
+        user_timeout: config.user_timeout,
+        half_closed_timeout: config.half_closed_timeout,
+        farewells: Semaphore::new(client::Farewells::MAX),
+        leaving: shared.leaving.clone(),
+        over: shared.over.clone(),
+        clients_port_of_v1: clients.get(&service_of_v1).map_or(0, |it| it.address.port()),
+        service_of_v1,
     }
 }
 

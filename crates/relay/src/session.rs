@@ -13,22 +13,18 @@ use relayserver_splice::{
 };
 use relayserver_transport::{Stream, abort, options};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::assignment::{SessionGuard, Start, Stop};
 use crate::closing::{Ending, Legs};
+use crate::context::Context;
 use crate::offer::Held;
 
 /// Runs the session that `start` describes over `host`, to its end. `sent` of the held bytes have gone there already. When the
-/// relay is `over`, nothing is waited for.
-pub(crate) async fn run(
-    host: Stream,
-    mut start: Start,
-    sent: usize,
-    half_closed_timeout: Duration,
-    over: &CancellationToken,
-) {
+/// relay is over, nothing is waited for.
+pub(crate) async fn run(host: Stream, mut start: Start, sent: usize, context: &Context) {
+    let Context { half_closed_timeout, over, .. } = context;
+    let half_closed_timeout = *half_closed_timeout;
     if let Some(socket) = host.tcp() {
         options::prepare_session(socket);
     }
@@ -42,7 +38,7 @@ pub(crate) async fn run(
         start;
     // It comes back no more: the client's task has nothing left to wait for.
     drop(back);
-    let mut legs = Legs::new(client, host);
+    let mut legs = Legs::new(client, host, context.rates.get(&assignment.service));
     let Assignment { session, host, .. } = assignment;
     let _counted = guard.assignments().traffic.count(host, session, &counts);
     let progress = Progress::new(&guard, &assignment);

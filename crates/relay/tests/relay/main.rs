@@ -15,6 +15,7 @@ mod members;
 mod offers;
 mod peers;
 mod places;
+mod rates;
 mod record;
 mod refusals;
 mod sessions;
