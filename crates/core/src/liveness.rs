@@ -31,6 +31,36 @@ impl Patience {
     }
 }
 
+/// A timer that fires so late has waited for its own process, and not for a peer.
+const LATE: Duration = Duration::from_millis(250);
+
+/// How long a process that has stood still takes to read what waits for it.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// Tells a peer's silence from a standstill of one's own. What a peer has sent meanwhile waits in sockets that nobody has read: for that
+/// a moment is left, once, before its silence counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standstill {
+    looks_again: Time,
+}
+
+impl Standstill {
+    /// When to wake up for what is `due`.
+    pub fn wake_at(&self, due: Time) -> Time {
+        due.max(self.looks_again)
+    }
+
+    /// It is `now`, and what was `due` by then has not been looked at. Gives whether that is to wait for a moment: see
+    /// [`wake_at`](Standstill::wake_at).
+    pub fn explains(&mut self, now: Time, due: Time) -> bool {
+        let explains = now - due > LATE && due > self.looks_again;
+        if explains {
+            self.looks_again = now + MOMENT;
+        }
+        explains
+    }
+}
+
 /// What is known of one peer.
 #[derive(Debug)]
 pub struct Liveness {
@@ -195,6 +225,20 @@ mod tests {
         let mut liveness = Liveness::new(Time::ZERO, Patience::default());
         assert_eq!(liveness.handle_heard(seconds(10)), [Event::Suspect, Event::Well]);
         assert_eq!(liveness.handle_heard(seconds(50)), [Event::Suspect, Event::Gone]);
+    }
+
+    #[test]
+    fn who_stood_still_reads_first_and_then_counts() {
+        let mut standstill = Standstill::default();
+        let due = seconds(5);
+        assert!(!standstill.explains(due + Duration::from_millis(250), due), "a busy moment");
+        let now = seconds(16);
+        assert!(standstill.explains(now, due));
+        let again = standstill.wake_at(due);
+        assert_eq!(again, now + Duration::from_millis(300));
+        assert!(!standstill.explains(again, due), "once");
+        assert_eq!(standstill.wake_at(seconds(20)), seconds(20));
+        assert!(standstill.explains(seconds(30), seconds(20)), "the next time again");
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use relayserver_core::liveness::{Event, Liveness};
+use relayserver_core::liveness::{Event, Liveness, Standstill};
 use relayserver_core::{Announcement, HostId, Reason, ServiceName, Time, limits};
 use relayserver_transport::{ReadHalf, Stream, WriteHalf};
 use relayserver_wire::FRAME_MAX;
@@ -103,6 +103,7 @@ struct Listener<'a> {
     /// When the last ping was sent, until its pong has come.
     pinged: Option<Instant>,
     host: HostId,
+    standstill: Standstill,
     /// What its sessions had carried when that was last looked at, and when that was.
     carried: u64,
     looked: Time,
@@ -125,6 +126,7 @@ impl Listener<'_> {
             nonce: 0,
             pinged: None,
             host,
+            standstill: Standstill::default(),
             carried: 0,
             looked: Time::ZERO,
             traffic: &context.assignments.traffic,
@@ -140,13 +142,17 @@ impl Listener<'_> {
         self.ping();
         loop {
             let due = self.liveness.poll_timeout();
-            let due = due.and_then(|due| self.started.checked_add(due.since_start()));
+            let wake = due.map(|due| self.standstill.wake_at(due));
+            let wake = wake.and_then(|wake| self.started.checked_add(wake.since_start()));
             let heard = tokio::select! {
                 biased;
                 read = reader.read(&mut buffer) => Some(read),
-                () = sleep_until(due) => None,
+                () = sleep_until(wake) => None,
             };
             let now = Time::from_start(self.started.elapsed());
+            if heard.is_none() && due.is_some_and(|due| self.standstill.explains(now, due)) {
+                continue;
+            }
             let events = match heard {
                 Some(Ok(0) | Err(_)) => return Reason::PeerClosed,
                 Some(Ok(_)) => self.liveness.handle_heard_late(now),

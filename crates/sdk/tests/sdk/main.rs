@@ -10,6 +10,8 @@ mod blocking;
 mod crowds;
 #[cfg(all(feature = "exec", target_os = "linux"))]
 mod exec;
+#[cfg(feature = "tls")]
+mod fleets;
 mod forward;
 mod joining;
 mod keeping;
