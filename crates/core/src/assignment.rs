@@ -12,7 +12,7 @@
 //! - A session whose host has sent its last byte and then lost its last command channel ends.
 //! - When a grant ends, so do the sessions of those who had it.
 //!
-//! What must hold after every input is checked by `tests/assignment.rs` over generated histories, through
+//! What must hold after every input is checked by `tests/assignment` over generated histories, through
 //! [`Book::check_invariants`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

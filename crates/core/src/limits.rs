@@ -7,11 +7,11 @@ use std::time::Duration;
 /// takes longer is not a host.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one write of announcements to a host may be stuck. 16 bytes fit any send buffer; when that has been full for
+/// How long one write of announcements to a host may be stuck. Some 50 bytes fit any send buffer; when that has been full for
 /// so long, the host is not reading.
 pub const COMMAND_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many announcements may wait for one command channel. At 16 bytes each at most this is 64 KiB a host; a host that is
+/// How many announcements may wait for one command channel. At some 50 bytes each this is 200 KiB a host; a host that is
 /// this far behind is not reading.
 pub const ANNOUNCEMENTS_MAX: usize = 4096;
 

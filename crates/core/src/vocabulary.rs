@@ -127,7 +127,7 @@ pub struct Assignment {
 pub struct Membership {
     /// What its token allows; `None` for one that may do without a token.
     pub grant: Option<GrantId>,
-    /// The services that it will serve, as far as its grant covers them.
+    /// The services that it will serve: its grant covers all of them, or it is refused.
     pub services: BTreeSet<ServiceName>,
     /// The key that its data channels are to present from now on.
     pub key: ChannelKey,

@@ -59,13 +59,16 @@ async fn of_version_1(
     context: &Context,
 ) -> Result<(), Refusal> {
     let host = HostId::from_address(peer.ip());
-    if !context.access.allows(peer.ip()) {
-        let detail = "name its network with --v1-allow to accept it".to_owned();
-        return Err(Refusal { reason: Reason::NetworkNotAllowed, detail });
-    }
     if !context.v1 || stream.is_encrypted() {
-        let detail = "only hosts with a join line are served here".to_owned();
-        return Err(Refusal { reason: Reason::Version1Off, detail });
+        let detail = match context.v1 {
+            true => "version 1 is not spoken inside TLS",
+            false => "only hosts with a join line are served here",
+        };
+        return Err(Refusal { reason: Reason::Version1Off, detail: detail.to_owned() });
+    }
+    if !context.access.allows(peer.ip()) {
+        let detail = "name its network in `allow` of [relay.v1], or with --v1-allow".to_owned();
+        return Err(Refusal { reason: Reason::NetworkNotAllowed, detail });
     }
     let guard = context
         .assignments

@@ -25,9 +25,10 @@ pub enum Error {
         /// What came instead of an answer.
         detail: String,
     },
-    /// What answered is not the relay of the join line, as far as it can show. The token was not sent.
+    /// What answered is not the relay of the join line, as far as it can show: to who has another key or certificate the token was not
+    /// sent.
     #[error(
-        "{address} is not the relay of the join line: {detail}. Nothing was sent to it. If the relay has a new key, ask its \
+        "{address} is not the relay of the join line: {detail}. If the relay has a new key, ask its \
          operator for a new join line; if not, somebody stands in between"
     )]
     Untrusted {

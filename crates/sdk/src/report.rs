@@ -174,7 +174,8 @@ impl Trouble {
 
     /// A relay that knows version 1 alone, where a join line says that there is another.
     pub(crate) fn version_1_behind_a_join_line(address: &HostPort) -> Trouble {
-        let detail = "it speaks version 1 alone".to_owned();
+        // It has shown the right key before it got the token.
+        let detail = "it speaks version 1 alone, as its answer to the token shows".to_owned();
         Trouble::hopeless(Hopeless::Untrusted { address: address.to_string(), detail })
     }
 
@@ -187,8 +188,8 @@ impl Trouble {
                 Trouble::passing(Failure::Rejected, message)
             }
             error => {
-                let (address, detail) = (address.to_string(), error.to_string());
-                Trouble::hopeless(Hopeless::Untrusted { address, detail })
+                let detail = format!("{error}. Nothing was sent to it");
+                Trouble::hopeless(Hopeless::Untrusted { address: address.to_string(), detail })
             }
         }
     }
