@@ -122,7 +122,8 @@ async fn of_version_2(
         }
     };
     if refusal.reason != Reason::HandshakeLimit {
-        refuse(&mut stream, &refusal, place, context).await?;
+        // Whoever does not stay to hear it was refused for the same reason.
+        let _told = refuse(&mut stream, &refusal, place, context).await;
     }
     Err(refusal)
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod assignment;
+mod counts;
 mod drain;
 mod floods;
 mod grants;
