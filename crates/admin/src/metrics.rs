@@ -92,7 +92,7 @@ pub const METRICS: &[Metric] = &[
         name: "relayserver_queue_wait_seconds",
         kind: "histogram",
         labels: &["service"],
-        meaning: "How long clients have waited until they got a channel.",
+        meaning: "How long clients have waited until they got a channel, once for each channel that they got: a client that a host turned down waits for another.",
         read: |snapshot, samples| {
             for (name, counts) in &snapshot.counts.services {
                 histogram(samples, name.as_str(), &counts.waits);

@@ -1,4 +1,4 @@
-//! `docs/metrics.md`: its table is made from the table that the metrics are made of. What stands around it is written by hand.
+//! `docs/metrics.md`: its table is made from the table that the metrics are made of, its buckets from those of the relay. What stands around it is written by hand.
 //!
 //! To make it anew: `RELAYSERVER_UPDATE=1 cargo test -p relayserver-admin --test documentation`.
 
@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use relayserver_admin::{METRICS, Metric};
+use relayserver_relay::Waits;
 
 fn table() -> String {
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
@@ -17,6 +18,11 @@ fn table() -> String {
         let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
         writeln!(table, "| `{name}` | {kind} | {labels} | {meaning} |").unwrap();
     }
+    let bounds: Vec<String> =
+        Waits::BOUNDS.iter().map(|bound| format!("`{}`", bound.as_secs_f64())).collect();
+    let bounds = bounds.join(", ");
+    writeln!(table, "\nBuckets (`le`) of `relayserver_queue_wait_seconds`: {bounds}, `+Inf`.")
+        .unwrap();
     table
 }
 
