@@ -27,8 +27,8 @@ pub const DIALLING_MAX: usize = 32;
 /// there are too many.
 pub const DIALLING_V2_MAX: usize = 256;
 
-/// How many opened sessions may wait for the application to accept them, as with a listening socket. Beyond it clients wait
-/// at the relay, where another host may take them.
+/// How many opened sessions may wait for the application to accept them, as with a listening socket; or as many as the pools are to
+/// hold, where that is more. Beyond it clients wait at the relay, where another host may take them.
 pub const BACKLOG_MAX: usize = 128;
 
 /// How many announcements are remembered for channels whose answer has not come yet. At one address many hosts may hear

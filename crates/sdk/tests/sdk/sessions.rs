@@ -149,7 +149,8 @@ async fn clients_that_nobody_accepts_wait_and_are_all_served_in_the_end() {
     let relay = TestRelay::with(|config| {
         config.default_service().limits.assign_timeout = crate::DEADLINE;
     });
-    let listener = within(relay.listener().listen()).await.unwrap();
+    // Of a pool that grows with the crowd, as many may wait here as it holds.
+    let listener = within(relay.listener().pool_size(10).listen()).await.unwrap();
     let mut clients = Vec::new();
     for number in 0..200_u32 {
         let mut client = relay.connect().await.unwrap();
