@@ -13,7 +13,7 @@
 //! assert_eq!(
 //!     errors.to_string(),
 //!     "\
-//! relay.toml:2:1: unknown key `lisen` in [services.ssh], expected one of listen, max_sessions, queue; did you mean `listen`?
+//! relay.toml:2:1: unknown key `lisen` in [services.ssh], expected one of listen, max_sessions, queue, rate; did you mean `listen`?
 //!     2 | lisen = '0.0.0.0:2222'
 //!       | ^^^^^"
 //! );
