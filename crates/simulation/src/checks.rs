@@ -74,7 +74,8 @@ pub(crate) fn check(pages: &Pages, faults: &[Fault], trace: u64) -> Result<Summa
         };
         *count += 1;
     }
-    for (request, runs) in runs {
+    for (request, mut runs) in runs {
+        runs.sort_by_key(|run| run.accepted);
         // The last one is the one that counts; each before it must have been lost with its host's link.
         let lost = runs.split_last().map_or(&[][..], |(_last, before)| before);
         for run in lost {

@@ -143,6 +143,7 @@ impl Living {
     }
 
     fn happens(&mut self, now: Duration, event: Event) {
+        tracing::debug!(?event, "what happens");
         match event {
             Event::Freeze(index) => {
                 self.fault_begins(host_ip(index), Kind::Frozen, now);

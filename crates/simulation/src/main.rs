@@ -31,7 +31,7 @@ fn main() -> std::process::ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
-        .without_time()
+        .with_timer(WorldTime)
         .init();
     let mut total = checks::Summary::default();
     for seed in first..first.saturating_add(count) {
@@ -50,4 +50,20 @@ fn main() -> std::process::ExitCode {
     }
     println!("{count} seeds from {first}: {total}");
     std::process::ExitCode::SUCCESS
+}
+
+/// The time of the world, in what is logged.
+#[cfg(simulation)]
+struct WorldTime;
+
+#[cfg(simulation)]
+impl tracing_subscriber::fmt::time::FormatTime for WorldTime {
+    fn format_time(
+        &self,
+        writer: &mut tracing_subscriber::fmt::format::Writer<'_>,
+    ) -> std::fmt::Result {
+        // What is logged as the network drops what it held is not timed: the network is in use.
+        let now = relayserver_transport::net::simulated::now();
+        write!(writer, "{:>10.3}", now.unwrap_or_default().as_secs_f64())
+    }
 }

@@ -35,6 +35,11 @@ pub fn with<R>(apply: impl FnOnce(&mut Network) -> R) -> R {
     NETWORK.with(|network| apply(&mut network.borrow_mut()))
 }
 
+/// The time of this thread's world; `None` in the middle of something that its network does.
+pub fn now() -> Option<Duration> {
+    NETWORK.with(|network| network.try_borrow().ok().map(|network| network.now))
+}
+
 /// Names one end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct End(u64);
@@ -259,8 +264,8 @@ impl Network {
                     }
                 }
                 Segment::Reset => {
+                    // What arrived ahead of it can still be read, as with Linux.
                     side.failure = Some(ErrorKind::ConnectionReset);
-                    side.arrived.clear();
                     answers_reset = false;
                 }
             }
@@ -275,11 +280,13 @@ impl Network {
         self.probe(end);
     }
 
-    /// Who was switched off does not know the connection any more, and says so when it gets bytes of it or a keepalive probe.
+    /// Who was switched off does not know the connection any more, and says so when it gets bytes of it, its end or a keepalive
+    /// probe.
     fn probe(&mut self, end: End) {
         let Some(side) = self.ends.get(&end) else { return };
         let (ours, theirs) = (side.address.ip(), side.peer_address.ip());
-        if self.ends.contains_key(&side.peer) || side.failure.is_some() || side.has_end {
+        let is_over = side.failure.is_some() || (side.has_end && side.end_has_arrived);
+        if is_over || self.ends.contains_key(&side.peer) {
             return;
         }
         if !self.is_linked(ours, theirs) {
@@ -288,7 +295,8 @@ impl Network {
         let now = self.now;
         let Some(side) = self.ends.get_mut(&end) else { return };
         let since = *side.alone_since.get_or_insert(now);
-        if side.unread > 0 || now >= since + KEEPALIVE.idle {
+        let sends_again = side.unread > 0 || (side.has_sent_end && !side.end_has_arrived);
+        if sends_again || now >= since + KEEPALIVE.idle {
             self.send(end, Segment::Reset);
         }
     }
