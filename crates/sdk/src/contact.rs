@@ -1,8 +1,11 @@
-//! When the relay was last heard of. What it sent to a host that had not heard it for too long may have been given to another
-//! meanwhile, and must not be acted on.
+//! When the relay was last heard of, and last told something. What it sent to a host that had not heard it for too long may have been
+//! given to another meanwhile, and must not be acted on; nor what it sent to a host that it has not heard for as long.
 //!
-//! The task of the command channel says when it hears something, and that it had not for too long *before* it says that it has. So a
-//! channel's task that looks at both learns of the gap, in whatever order the tasks of a process that was stopped go on.
+//! For that the relay counts from the last word that came, and this host from the last that it sent, which is earlier, and not quite as
+//! long (`State::is_away`): what says that a session is accepted is on its way for a while.
+//!
+//! The task of the command channel says when it hears or tells something, and that it had not for too long *before* it says that it
+//! does. So a channel's task that looks at both learns of the gap, in whatever order the tasks of a process that was stopped go on.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -12,42 +15,61 @@ use relayserver_core::Time;
 
 use crate::clock;
 
-/// When the relay was last heard of, and how often it was not for too long.
+/// When the relay was last heard of and told something, and how often it was not for too long.
 #[derive(Debug)]
 pub(crate) struct Contact(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     heard: Time,
+    told: Time,
     suspect_after: Duration,
     gaps: u64,
 }
 
-/// How often the relay had not been heard of when something began.
+/// How often there had been no contact when something began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Since(u64);
 
 impl Contact {
     pub(crate) fn new() -> Contact {
-        Contact(Mutex::new(State { heard: Time::ZERO, suspect_after: Duration::MAX, gaps: 0 }))
+        let (heard, told) = (Time::ZERO, Time::ZERO);
+        Contact(Mutex::new(State { heard, told, suspect_after: Duration::MAX, gaps: 0 }))
     }
 
-    /// The relay has answered on a command channel: from now on it is heard of at least this often. Gives whether it was not for
-    /// too long before.
+    /// The relay has answered on a command channel: from now on it is heard of at least this often. Gives whether there was no
+    /// contact for too long before.
     pub(crate) fn begin(&self, suspect_after: Duration) -> bool {
         let was_away = self.heard();
-        self.with(|state| state.suspect_after = suspect_after);
+        self.with(|state| (state.told, state.suspect_after) = (state.heard, suspect_after));
         was_away
     }
 
-    /// The relay was heard. Gives whether it was not for too long before.
+    /// The relay was heard. Gives whether there was no contact for too long before.
     pub(crate) fn heard(&self) -> bool {
         let now = clock::now();
         self.with(|state| {
-            let was_away = state.is_away(now);
-            state.gaps += u64::from(was_away);
+            let was_away = state.note_gap(now);
             state.heard = now;
             was_away
+        })
+    }
+
+    /// The relay is about to be told something. Gives whether there was no contact for too long before.
+    pub(crate) fn tells(&self) -> bool {
+        let now = clock::now();
+        self.with(|state| {
+            let was_away = state.note_gap(now);
+            state.told = now;
+            was_away
+        })
+    }
+
+    /// When the relay is to be told something if it is not before: so that there is contact, whatever else it hears of this host.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.with(|state| {
+            let is_counted = state.suspect_after < Duration::MAX;
+            is_counted.then(|| state.told + state.suspect_after / 2)
         })
     }
 
@@ -56,7 +78,7 @@ impl Contact {
         self.with(|state| Since(state.gaps))
     }
 
-    /// Whether the relay was heard of all the time, from then to now.
+    /// Whether there was contact all the time, from then to now.
     pub(crate) fn is_unbroken(&self, Since(gaps): Since) -> bool {
         let now = clock::now();
         self.with(|state| state.gaps == gaps && !state.is_away(now))
@@ -69,7 +91,18 @@ impl Contact {
 
 impl State {
     fn is_away(&self, now: Time) -> bool {
-        now.since(self.heard) >= self.suspect_after
+        let tells_within = self.suspect_after - self.suspect_after / 5;
+        now.since(self.heard) >= self.suspect_after || now.since(self.told) >= tells_within
+    }
+
+    /// A gap is counted once: what begins behind it is in contact.
+    fn note_gap(&mut self, now: Time) -> bool {
+        let was_away = self.is_away(now);
+        if was_away {
+            self.gaps += 1;
+            (self.heard, self.told) = (now, now);
+        }
+        was_away
     }
 }
 
@@ -93,6 +126,21 @@ mod tests {
         assert!(!contact.is_unbroken(since), "it lasts");
         assert!(contact.heard(), "it was");
         assert!(!contact.is_unbroken(since), "it has been");
+        assert!(contact.is_unbroken(contact.since()));
+    }
+
+    #[test]
+    fn a_relay_that_is_heard_and_told_nothing_may_have_lost_this_host() {
+        let contact = Contact::new();
+        assert!(!contact.begin(Duration::from_millis(50)));
+        let since = contact.since();
+        assert!(contact.poll_timeout() < Some(clock::now() + Duration::from_millis(40)));
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(!contact.heard());
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!contact.is_unbroken(since), "it was not told anything for as long");
+        assert!(contact.tells(), "it was not");
+        assert!(!contact.is_unbroken(since), "it has not been");
         assert!(contact.is_unbroken(contact.since()));
     }
 }

@@ -1,6 +1,7 @@
 //! What is said on a command channel of version 2: the relay's announcements and pings come in, ours go out, with what the pools may
 //! hold, and silence is noticed.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use relayserver_core::liveness::{Event, Liveness, Patience};
@@ -28,8 +29,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) enum Ended {
     /// It was lost.
     Lost(Fault),
-    /// The relay was not heard of for too long: what came from it meanwhile must not be acted on.
+    /// There was no contact for too long: what came from the relay meanwhile must not be acted on.
     Silent,
+}
+
+impl<F: Into<Fault>> From<F> for Ended {
+    fn from(fault: F) -> Ended {
+        Ended::Lost(fault.into())
+    }
 }
 
 /// One command channel.
@@ -46,7 +53,7 @@ struct Talk<'a> {
     told: Vec<PoolState>,
 }
 
-/// Talks until the channel ends, or the relay is silent for too long.
+/// Talks until the channel ends, or there was no contact for too long.
 pub(crate) async fn run(
     stream: Stream,
     shared: &Shared,
@@ -63,30 +70,28 @@ pub(crate) async fn run(
         probe_until: None,
         told: Vec::new(),
     };
-    match talk.run().await {
-        Ok(ended) => ended,
-        Err(fault) => Ended::Lost(fault),
-    }
+    let Err(ended) = talk.run().await;
+    ended
 }
 
 impl Talk<'_> {
-    async fn run(&mut self) -> Result<Ended, Fault> {
+    async fn run(&mut self) -> Result<Infallible, Ended> {
         let mut buffer = [0; 1024];
         let mut said_leaving = false;
         let (mut pools, mut network) =
             (self.shared.pools.subscribe(), self.shared.network.subscribe());
         pools.mark_changed();
         loop {
-            let due = self.liveness.poll_timeout().into_iter().chain(self.probe_until).min();
+            let (silence, word) =
+                (self.liveness.poll_timeout(), self.shared.contact.poll_timeout());
+            let due = silence.into_iter().chain(self.probe_until).chain(word).min();
             // From one clock to another: this one goes on while the machine sleeps.
             let due = due.map_or(LOOK_INTERVAL, |due| due.since(clock::now()).min(LOOK_INTERVAL));
             let events = tokio::select! {
                 biased;
                 read = self.stream.read(&mut buffer) => {
-                    match self.heard(buffer.get(..read?).unwrap_or_default()).await? {
-                        Some(ended) => return Ok(ended),
-                        None => continue,
-                    }
+                    self.heard(buffer.get(..read?).unwrap_or_default()).await?;
+                    continue;
                 }
                 () = self.shared.leaving.cancelled(), if !said_leaving => {
                     said_leaving = true;
@@ -106,9 +111,13 @@ impl Talk<'_> {
                 () = sleep(due) => {
                     let now = clock::now();
                     if self.probe_until.is_some_and(|until| until <= now) {
-                        return Ok(Ended::Silent);
+                        return Err(Ended::Silent);
                     }
-                    self.liveness.handle_timeout(now)
+                    let mut events = self.liveness.handle_timeout(now);
+                    if events.is_empty() && word.is_some_and(|due| due <= now) {
+                        events.push(Event::Ping);
+                    }
+                    events
                 }
             };
             for event in events {
@@ -117,31 +126,30 @@ impl Talk<'_> {
                         self.nonce += 1;
                         self.send(&Announcement::Ping { nonce: self.nonce }).await?;
                     }
-                    Event::Suspect | Event::Gone => return Ok(Ended::Silent),
+                    Event::Suspect | Event::Gone => return Err(Ended::Silent),
                     Event::Well => {}
                 }
             }
         }
     }
 
-    /// These bytes were read, or the end. Gives how the channel has ended, where it has.
-    async fn heard(&mut self, received: &[u8]) -> Result<Option<Ended>, Fault> {
+    /// These bytes were read, or the end.
+    async fn heard(&mut self, received: &[u8]) -> Result<(), Ended> {
         // What waited while we were away comes from before: the gap counts first.
         let was_away = self.shared.contact.heard();
         let events = self.liveness.handle_heard(clock::now());
         if was_away || events.contains(&Event::Suspect) {
-            return Ok(Some(Ended::Silent));
+            return Err(Ended::Silent);
         }
         self.probe_until = None;
         if received.is_empty() {
             let what = "closed the command channel".to_owned();
-            return Ok(Some(Ended::Lost(Fault::Lost(what))));
+            return Err(Ended::Lost(Fault::Lost(what)));
         }
-        self.take_in(received).await?;
-        Ok(None)
+        self.take_in(received).await
     }
 
-    async fn take_in(&mut self, mut received: &[u8]) -> Result<(), Fault> {
+    async fn take_in(&mut self, mut received: &[u8]) -> Result<(), Ended> {
         while let Some(payload) = self.decoder.next(&mut received).map_err(Fault::not_a_relay)? {
             match Announcement::decode(&payload).map_err(Fault::not_a_relay)? {
                 Announcement::Ping { nonce } => self.send(&Announcement::Pong { nonce }).await?,
@@ -158,7 +166,7 @@ impl Talk<'_> {
     }
 
     /// Says between what bounds the pools are, those of them that the relay does not know yet.
-    async fn say_bounds(&mut self, pools: Vec<PoolState>) -> Result<(), Fault> {
+    async fn say_bounds(&mut self, pools: Vec<PoolState>) -> Result<(), Ended> {
         let shared = self.shared;
         for (index, (service, pool)) in shared.link.services().iter().zip(&pools).enumerate() {
             if self.told.get(index) != Some(pool) {
@@ -170,7 +178,10 @@ impl Talk<'_> {
         Ok(())
     }
 
-    async fn send(&mut self, announcement: &Announcement) -> Result<(), Fault> {
+    async fn send(&mut self, announcement: &Announcement) -> Result<(), Ended> {
+        if self.shared.contact.tells() {
+            return Err(Ended::Silent);
+        }
         let frame = announcement.encode();
         let sending = async {
             self.stream.write_all(&frame).await?;
@@ -178,7 +189,9 @@ impl Talk<'_> {
         };
         match timeout(limits::COMMAND_WRITE_TIMEOUT, sending).await {
             Ok(sent) => Ok(sent?),
-            Err(_elapsed) => Err(Fault::Lost("does not read its command channel".to_owned())),
+            Err(_elapsed) => {
+                Err(Ended::Lost(Fault::Lost("does not read its command channel".to_owned())))
+            }
         }
     }
 }
