@@ -40,7 +40,6 @@ fn main() -> Exit {
     let outcome = match cli.subcommand {
         Subcommand::Relay(args) => {
             logging::init(&args.logging);
-            descriptors::raise_limit();
             runtime.block_on(relay::run(args))
         }
         Subcommand::Host(args) => {

@@ -18,6 +18,7 @@ use tracing::info;
 
 use crate::args::RelayArgs;
 use crate::check::has_services;
+use crate::descriptors;
 use crate::exit::{self, Exit};
 use crate::operator::{Operator, about_state, read_relay_file};
 use crate::signals::Leaving;
@@ -50,17 +51,18 @@ fn start(args: &RelayArgs) -> Result<(Relay, Option<Admin>), String> {
     let file = args.config.as_ref().map(|path| read_relay_file(path, args.insecure)).transpose()?;
     let of_file = file.as_ref().and_then(|file| file.metrics.as_ref());
     let metrics = args.metrics.or(of_file.map(|metrics| metrics.listen));
-    let relay = start_relay(args, file)?;
+    // First: a relay that starts shows the first join line, once.
     let admin = metrics.map(bind_admin).transpose()?;
+    let relay = start_relay(args, file)?;
+    if let Some(admin) = &admin {
+        info!(metrics = %admin.address(), "metrics ready");
+    }
     Ok((relay, admin))
 }
 
 fn bind_admin(address: SocketAddr) -> Result<Admin, String> {
     let admin = Admin::bind(address);
-    let admin =
-        admin.map_err(|error| format!("cannot listen for metrics on {address}: {error}"))?;
-    info!(metrics = %admin.address(), "metrics ready");
-    Ok(admin)
+    admin.map_err(|error| format!("cannot listen for metrics on {address}: {error}"))
 }
 
 fn start_relay(args: &RelayArgs, file: Option<RelayFile>) -> Result<Relay, String> {
@@ -94,8 +96,22 @@ fn start_relay(args: &RelayArgs, file: Option<RelayFile>) -> Result<Relay, Strin
     Ok(relay)
 }
 
-fn bind(config: Config) -> Result<Relay, String> {
-    Relay::bind(config).map_err(|error| error.to_string())
+/// Binds it with limits that fit the descriptors that there are.
+fn bind(mut config: Config) -> Result<Relay, String> {
+    let (limits, descriptors) = (config.limits, descriptors::raise_limit());
+    if let Some(descriptors) = descriptors {
+        config.limits = limits.within(descriptors);
+    }
+    let Limits { clients_max, channels_max, .. } = config.limits;
+    let is_lowered = config.limits != limits;
+    let relay = Relay::bind(config).map_err(|error| error.to_string())?;
+    if is_lowered {
+        info!(
+            descriptors,
+            clients_max, channels_max, "limits lowered to what ulimit -n leaves room for"
+        );
+    }
+    Ok(relay)
 }
 
 /// Makes the first token, where none was ever made and its join line can name an address.

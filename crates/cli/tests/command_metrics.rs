@@ -201,4 +201,15 @@ fn a_port_for_metrics_that_is_taken_is_said_in_a_line() {
     assert_eq!(ended.status.code(), Some(1));
     let expected = format!("cannot listen for metrics on {address}: ");
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+
+    // Before anything is made or shown that is shown once.
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state").to_str().unwrap().to_owned();
+    let line =
+        ["relay", &hosts, &command, &clients, "--public", "127.0.0.1:1", "--bind", "127.0.0.1"];
+    let ended =
+        run(relayserver(&[&line[..], &["--state-dir", &state, "--metrics", &address]].concat()));
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "nothing was made");
 }

@@ -127,7 +127,7 @@ impl<H: Handles> Book<H> {
                 self.client_arrived(now, session, service, client, stop);
             }
             Input::ClientGone { session } => self.refuse_waiting(session, Reason::ClientGone),
-            Input::Accepted { session } => self.accepted(session),
+            Input::Accepted { session, stop } => self.accepted(session, stop),
             Input::OfferFailed { session, reason, client, stop } => {
                 self.offer_failed(now, session, reason, client, stop);
             }
@@ -205,8 +205,11 @@ impl<H: Handles> Book<H> {
     }
 
     fn end(&mut self, session: SessionId, reason: Reason) {
-        let stop = self.sessions.get_mut(&session).and_then(|session| session.stop.take());
-        if let Some(stop) = stop {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        entry.state.void_late_word();
+        if let Some(stop) = entry.stop.take() {
             self.outputs.push_back(Output::EndSession { session, reason, stop });
         }
     }

@@ -68,6 +68,45 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How many descriptors all of it takes at once.
+    pub fn descriptors(&self) -> usize {
+        let Limits { clients_max, channels_max, commands_max, handshakes_max, .. } = *self;
+        [clients_max, channels_max, commands_max, handshakes_max]
+            .into_iter()
+            .fold(0, usize::saturating_add)
+    }
+
+    /// Lowered to what a process with so many descriptors can keep. For whoever waits for a descriptor that another has to give back may
+    /// wait for ever: clients that found none left for the channels that would serve them.
+    ///
+    /// What is there is divided as the defaults are: two data channels to a client. Listeners, pipes and the rest have a sixteenth.
+    #[must_use]
+    pub fn within(self, descriptors: usize) -> Limits {
+        let usable = descriptors - (descriptors / 16).max(DESCRIPTORS_SPARE).min(descriptors / 2);
+        if self.descriptors() <= usable {
+            return self;
+        }
+        let eighth = usable / 8;
+        let client = (usable - 2 * eighth) / 3;
+        Limits {
+            clients_max: self.clients_max.min(client).max(1),
+            channels_max: self.channels_max.min(2 * client).max(1),
+            commands_max: self.commands_max.min(eighth).max(1),
+            handshakes_max: self.handshakes_max.min(eighth).max(1),
+            handshakes_per_address_max: self.handshakes_per_address_max.min(eighth).max(1),
+        }
+    }
+
+    /// How many idle channels the hosts of one service may be asked for: those that all sessions leave, or half.
+    pub(crate) fn wanted_max(&self) -> usize {
+        (self.channels_max.saturating_sub(self.clients_max)).max(self.channels_max / 2)
+    }
+}
+
+/// The fewest that are left for what has no limit of its own: listeners, standard streams, the runtime's, a few pipes.
+const DESCRIPTORS_SPARE: usize = 48;
+
 /// What the relay's operator may set for a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
@@ -100,3 +139,29 @@ pub const FAILING_TIME: Duration = Duration::from_secs(5);
 
 /// How many hosts a client is offered to before it is refused. More than that do not fail one after the other by chance.
 pub const OFFERS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_fit_the_descriptors_that_there_are() {
+        for descriptors in [64, 256, 1024, 4096, 20_000, 100_000] {
+            let limits = Limits::default().within(descriptors);
+            assert!(limits.descriptors() < descriptors, "{descriptors}: {limits:?}");
+            assert!(limits.clients_max >= descriptors / 8, "{descriptors}: {limits:?}");
+            assert!(limits.channels_max > limits.clients_max, "{descriptors}: {limits:?}");
+            assert!(limits.wanted_max() <= limits.channels_max);
+            assert_eq!(limits.within(descriptors), limits);
+        }
+        assert_eq!(Limits::default().within(1_000_000), Limits::default());
+        assert!(Limits::default().within(0).clients_max > 0);
+    }
+
+    #[test]
+    fn what_the_operator_has_set_lower_stays() {
+        let set = Limits { clients_max: 10, channels_max: 20, ..Limits::default() };
+        let limits = set.within(1024);
+        assert_eq!((limits.clients_max, limits.channels_max), (10, 20));
+    }
+}

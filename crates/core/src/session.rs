@@ -68,19 +68,28 @@ pub(crate) struct Progress {
 pub(crate) enum Acceptance {
     /// Nothing yet.
     Offered,
-    /// Nothing, and it is not asked any more.
-    Withdrawn,
+    /// Nothing, and its client was asked for. Whether its word still counts, if it comes before its client has gone to another.
+    Withdrawn { late_word_counts: bool },
     /// It serves it. Hosts of version 1 are not asked.
     Accepted,
 }
 
 impl<H: Handles> State<H> {
+    /// Whatever its host says from now on comes too late, where it was asked to give the session back.
+    pub(crate) fn void_late_word(&mut self) {
+        if let State::Assigned { progress, .. } = self
+            && let Acceptance::Withdrawn { late_word_counts } = &mut progress.acceptance
+        {
+            *late_word_counts = false;
+        }
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         match self {
             State::Waiting { .. } => Phase::Waiting,
             State::Assigned { progress, .. } => match progress.acceptance {
                 Acceptance::Offered => Phase::Offered,
-                Acceptance::Withdrawn => Phase::Withdrawn,
+                Acceptance::Withdrawn { .. } => Phase::Withdrawn,
                 Acceptance::Accepted => match (progress.client_finished, progress.host_finished) {
                     (false, false) => Phase::Open,
                     (true, false) => Phase::ClientFinished,

@@ -59,8 +59,9 @@ pub enum Input<H: Handles> {
     ClientArrived { session: SessionId, service: ServiceName, client: H::Client, stop: H::Stop },
     /// A client that was waiting left.
     ClientGone { session: SessionId },
-    /// The host has accepted the session that it was offered.
-    Accepted { session: SessionId },
+    /// The host has accepted the session that it was offered. Where that was taken back and its client is still there, it counts, if the
+    /// host may still serve it; then `stop` reaches the session from now on. [`Book::phase`](crate::Book::phase) tells.
+    Accepted { session: SessionId, stop: H::Stop },
     /// The host has not, and will not: its client is to be offered to another.
     OfferFailed { session: SessionId, reason: Reason, client: H::Client, stop: H::Stop },
     /// The client's last byte was read, or its reset.

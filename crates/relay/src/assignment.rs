@@ -206,11 +206,17 @@ impl Assignments {
         self.drive(&mut self.lock(), Input::OfferFailed { session, reason, client, stop });
     }
 
-    /// Tells that the host has accepted the session; `false` where it was taken back before.
-    pub(crate) fn accepted(&self, session: SessionId) -> bool {
+    /// Tells that the host has accepted the session; `false` where that comes too late. `stop` is what reaches it from now on.
+    pub(crate) fn accepted(&self, session: SessionId, stop: &mut oneshot::Receiver<Stop>) -> bool {
+        let (handle, next_stop) = oneshot::channel();
         let mut state = self.lock();
-        self.drive(&mut state, Input::Accepted { session });
-        !matches!(state.book.phase(session), None | Some(Phase::Withdrawn | Phase::Waiting))
+        let was_withdrawn = state.book.phase(session) == Some(Phase::Withdrawn);
+        self.drive(&mut state, Input::Accepted { session, stop: handle });
+        let is_accepted = is_accepted(&state.book, session);
+        if was_withdrawn && is_accepted {
+            *stop = next_stop;
+        }
+        is_accepted
     }
 
     pub(crate) fn client_finished(&self, session: SessionId) {
@@ -327,7 +333,7 @@ impl Assignments {
             recorder.input(now, &input);
         }
         let ends_session = matches!(input, Input::SessionEnded { .. });
-        let (opens, ends) = (opened_by(&state.book, &input), ended_by(&state.book, &input));
+        let (opens, ends) = (unaccepted(&state.book, &input), ended_by(&state.book, &input));
         state.book.handle(now, input);
         let mut reserved = None;
         while let Some(output) = state.book.poll_output() {
@@ -347,7 +353,9 @@ impl Assignments {
         if due.is_some_and(|due| due_before.is_none_or(|before| due < before)) {
             self.timeout_nearer.notify_one();
         }
-        if let Some(service) = opens {
+        if let Some((session, service)) = opens
+            && (ends_session || is_accepted(&state.book, session))
+        {
             state.counts.service(&service).opened += 1;
         }
         if let Some((service, reason)) = ends {
@@ -360,18 +368,18 @@ impl Assignments {
     }
 }
 
-/// The service of the session that a host has accepted by `input`, or that ends before one has.
-fn opened_by(book: &Book<Reach>, input: &Input<Reach>) -> Option<ServiceName> {
-    let (Input::Accepted { session } | Input::SessionEnded { session, .. }) = input else {
+/// The session that no host has accepted yet, with its service, and that a host may accept by `input`, or that ends.
+fn unaccepted(book: &Book<Reach>, input: &Input<Reach>) -> Option<(SessionId, ServiceName)> {
+    let (Input::Accepted { session, .. } | Input::SessionEnded { session, .. }) = input else {
         return None;
     };
-    let is_offered = match (book.phase(*session)?, input) {
-        (Phase::Offered, _) => true,
-        // That it is accepted comes too late.
-        (Phase::Withdrawn, input) => matches!(input, Input::SessionEnded { .. }),
-        _ => false,
-    };
-    book.service_of(*session).filter(|_| is_offered).cloned()
+    let is_unaccepted = matches!(book.phase(*session)?, Phase::Offered | Phase::Withdrawn);
+    book.service_of(*session).filter(|_| is_unaccepted).map(|it| (*session, it.clone()))
+}
+
+/// Whether a host serves it.
+fn is_accepted(book: &Book<Reach>, session: SessionId) -> bool {
+    !matches!(book.phase(session), None | Some(Phase::Waiting | Phase::Offered | Phase::Withdrawn))
 }
 
 /// The service of the session that ends by `input`, and why. Of one that the book does not know, or that waits, this is late news.

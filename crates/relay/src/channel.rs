@@ -84,13 +84,12 @@ async fn offered(mut host: Stream, mut start: Start, context: &Context) {
         offer::make(&mut host, client, held, stop, &frame, context.accept_timeout).await
     };
     let outcome = match outcome {
-        Outcome::Accepted { sent } if context.assignments.accepted(session) => {
+        Outcome::Accepted { sent } if context.assignments.accepted(session, &mut start.stop) => {
             return session::run(host, start, sent, context).await;
         }
-        // It was taken back a moment before.
+        // It may not serve it any more; and may have begun to, so that nobody else is to.
         Outcome::Accepted { .. } => match start.stop.try_recv() {
-            Ok(Stop::End(reason)) => Outcome::Ended(reason),
-            Ok(Stop::Withdraw(reason)) => Outcome::Failed(reason),
+            Ok(Stop::End(reason) | Stop::Withdraw(reason)) => Outcome::Ended(reason),
             Err(_) => Outcome::Ended(Reason::Drained),
         },
         outcome => outcome,

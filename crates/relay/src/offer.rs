@@ -65,15 +65,16 @@ pub(crate) async fn make(
         }
     };
     let outcome = tokio::select! {
+        // The host's word first: what it has accepted is not given to another because both come at once.
         biased;
+        decided = timeout(accept_timeout, deciding) => {
+            decided.unwrap_or(Outcome::Failed(Reason::NotAccepted))
+        }
         stop = stop => match stop {
             Ok(Stop::Withdraw(reason)) => Outcome::Failed(reason),
             Ok(Stop::End(reason)) => Outcome::Ended(reason),
             Err(_book_gone) => Outcome::Ended(Reason::Drained),
         },
-        decided = timeout(accept_timeout, deciding) => {
-            decided.unwrap_or(Outcome::Failed(Reason::NotAccepted))
-        }
     };
     match (outcome, written.into_inner().checked_sub(start.len())) {
         (Outcome::Accepted { .. }, Some(sent)) => Outcome::Accepted { sent },
@@ -289,6 +290,27 @@ mod tests {
             assert!(failed, "{nonsense:?}: {outcome:?}");
             assert_eq!(held.bytes, b"x");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_host_has_accepted_stays_with_it_though_it_is_asked_for_at_once() {
+        let ((_client, mut of_client), (mut host, of_host)) = (pair().await, pair().await);
+        let (stop, mut stopped) = oneshot::channel();
+        let (mut host_leg, mut held, start) = (Stream::Tcp(of_host), Held::default(), start());
+        let making = make(&mut host_leg, &mut of_client, &mut held, &mut stopped, &start, DEADLINE);
+        let mut making = std::pin::pin!(making);
+        tokio::select! {
+            outcome = &mut making => panic!("{outcome:?} before it has said a word"),
+            () = read_start(&mut host) => {}
+        }
+        host.write_all(&Verdict::Accepted.encode()).await.unwrap();
+        // Whoever has seen this has seen the word too.
+        let (mut later, mut seen) = pair().await;
+        later.write_u8(1).await.unwrap();
+        seen.read_u8().await.unwrap();
+        stop.send(Stop::Withdraw(Reason::HostSuspect)).unwrap();
+        let outcome = making.await;
+        assert!(matches!(outcome, Outcome::Accepted { sent: 0 }), "{outcome:?}");
     }
 
     #[tokio::test]

@@ -9,17 +9,24 @@ use crate::time::Time;
 use crate::vocabulary::{Handles, Output};
 
 impl<H: Handles> Book<H> {
-    /// The host serves it. Late news where it was taken back meanwhile: [`Book::phase`] tells.
-    pub(super) fn accepted(&mut self, session: SessionId) {
-        if let Some(State::Assigned { host, progress, .. }) =
-            self.sessions.get_mut(&session).map(|it| &mut it.state)
-            && progress.acceptance == Acceptance::Offered
-        {
-            progress.acceptance = Acceptance::Accepted;
-            let host = *host;
-            if self.roster.recovered(host) {
-                self.reweigh(host);
-            }
+    /// The host serves it. What was asked back because the host may be lost stays with it, since it is not: given to another it would
+    /// run twice.
+    pub(super) fn accepted(&mut self, session: SessionId, stop: H::Stop) {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let State::Assigned { host, progress, .. } = &mut entry.state else {
+            return;
+        };
+        match progress.acceptance {
+            Acceptance::Offered => {}
+            Acceptance::Withdrawn { late_word_counts: true } => entry.stop = Some(stop),
+            Acceptance::Withdrawn { late_word_counts: false } | Acceptance::Accepted => return,
+        }
+        progress.acceptance = Acceptance::Accepted;
+        let host = *host;
+        if self.roster.recovered(host) {
+            self.reweigh(host);
         }
     }
 
@@ -28,11 +35,15 @@ impl<H: Handles> Book<H> {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
+        let late_word_counts = matches!(reason, Reason::HostSuspect | Reason::Replaced);
+        if !late_word_counts {
+            entry.state.void_late_word();
+        }
         if let State::Assigned { progress, .. } = &mut entry.state
             && progress.acceptance == Acceptance::Offered
             && let Some(stop) = entry.stop.take()
         {
-            progress.acceptance = Acceptance::Withdrawn;
+            progress.acceptance = Acceptance::Withdrawn { late_word_counts };
             self.outputs.push_back(Output::Withdraw { session, reason, stop });
         }
     }

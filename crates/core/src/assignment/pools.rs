@@ -103,7 +103,9 @@ impl<H: Handles> Book<H> {
     fn ask_hosts(&mut self, now: Time, service: &ServiceName) {
         let (hosts, bidders): (Vec<_>, Vec<_>) =
             self.roster.bidders(now, service).into_iter().unzip();
-        let shares = shares(self.demands.asked(service), &bidders);
+        // More would be turned away.
+        let asked = self.demands.asked(service).min(self.limits.wanted_max());
+        let shares = shares(asked, &bidders);
         for (host, idle) in hosts.into_iter().zip(shares) {
             let is_news =
                 self.roster.member_mut(host).is_some_and(|member| member.want(service, idle));

@@ -45,7 +45,7 @@ impl<H: Handles> fmt::Display for Input<H> {
                 write!(f, "client_arrived {session} {service}")
             }
             Input::ClientGone { session } => write!(f, "client_gone {session}"),
-            Input::Accepted { session } => write!(f, "accepted {session}"),
+            Input::Accepted { session, .. } => write!(f, "accepted {session}"),
             Input::OfferFailed { session, reason, .. } => {
                 write!(f, "offer_failed {session} {reason}")
             }
@@ -129,7 +129,7 @@ impl FromStr for Input<Plain> {
                 stop: (),
             },
             "client_gone" => Input::ClientGone { session: words.parse()? },
-            "accepted" => Input::Accepted { session: words.parse()? },
+            "accepted" => Input::Accepted { session: words.parse()?, stop: () },
             "offer_failed" => Input::OfferFailed {
                 session: words.parse()?,
                 reason: words.parse()?,

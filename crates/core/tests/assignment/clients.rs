@@ -20,6 +20,7 @@ impl World {
             lost: BTreeSet::new(),
             accepted: false,
             withdrawn: false,
+            late_word_counts: false,
             client_finished: false,
             host_finished: false,
             asked_to_end: false,
@@ -57,13 +58,18 @@ impl World {
 
     pub(crate) fn accepted(&mut self, session: SessionId) {
         let it = self.sessions.get_mut(&session).unwrap();
-        let is_first = !it.accepted && !it.withdrawn;
-        it.accepted |= !it.withdrawn;
+        let is_late = it.withdrawn && it.late_word_counts;
+        let is_first = !it.accepted && (!it.withdrawn || is_late);
+        it.accepted |= is_first;
+        if is_late {
+            // It runs, and may be asked to end like any other.
+            (it.withdrawn, it.asked_to_end) = (false, false);
+        }
         let host = self.host_serving(session);
         if let Some(member) = self.members.get_mut(&host).filter(|_| is_first) {
             member.failing_until = None;
         }
-        assert!(self.tell(Input::Accepted { session }).is_empty());
+        assert!(self.tell(Input::Accepted { session, stop: session }).is_empty());
     }
 
     pub(crate) fn offer_failed(&mut self, session: SessionId, reason: Reason) {

@@ -140,6 +140,7 @@ impl World {
         });
         assert!(reasons.all(|reason| reason == Reason::HostLost));
         if is_member {
+            self.void_late_words(|world, it| world.host_serving(it) == host);
             let own = |it: &SessionId| self.host_serving(*it) == host;
             let all = |it: SessionId| self.sessions[&it].asked_to_end;
             assert!(self.running().into_iter().filter(own).all(all), "what it serves ends");
@@ -242,7 +243,8 @@ impl World {
     }
 
     /// Whoever has lost its grant has nothing left.
-    pub(crate) fn assert_nobody_acts_without_grant(&self) {
+    pub(crate) fn assert_nobody_acts_without_grant(&mut self) {
+        let mut cut_off = Vec::new();
         for (host, it) in &self.members {
             let refusal = it.grant.as_ref().and_then(|id| self.refusal_of_grant(Some(id)));
             let ended = matches!(refusal, Some(Reason::TokenRevoked | Reason::TokenExpired));
@@ -252,8 +254,10 @@ impl World {
                 let running = self.running().into_iter();
                 let mut own = running.filter(|it| self.host_serving(*it) == *host);
                 assert!(own.all(|it| self.sessions[&it].asked_to_end));
+                cut_off.push(*host);
             }
         }
+        self.void_late_words(|world, it| cut_off.contains(&world.host_serving(it)));
     }
 
     pub(crate) fn hello(&mut self, host: HostId, service: ServiceName, key: Option<ChannelKey>) {

@@ -135,12 +135,14 @@ impl World {
                         assert!(!self.draining || !self.commands.contains_key(handle));
                     }
                 }
-                Output::Withdraw { session, stop, .. } => {
+                Output::Withdraw { session, stop, reason } => {
                     assert_eq!(session, stop);
                     let entry = self.sessions.get_mut(session).unwrap();
                     assert!(!entry.accepted, "nothing is taken back that a host has accepted");
                     assert!(!entry.asked_to_end, "a session is asked once");
                     (entry.withdrawn, entry.asked_to_end) = (true, true);
+                    let may_be_well = matches!(reason, Reason::HostSuspect | Reason::Replaced);
+                    entry.late_word_counts = may_be_well;
                 }
                 Output::EndSession { session, stop, .. } => {
                     assert_eq!(session, stop);
@@ -253,8 +255,18 @@ impl World {
         assert!(self.idle.is_empty(), "no channel is kept by a relay that is leaving");
     }
 
+    /// What the hosts of these sessions say comes too late, where they were asked to give them back.
+    pub(crate) fn void_late_words(&mut self, of: impl Fn(&World, SessionId) -> bool) {
+        for session in self.running() {
+            if of(self, session) {
+                self.sessions.get_mut(&session).unwrap().late_word_counts = false;
+            }
+        }
+    }
+
     fn end_all(&mut self) {
         self.tell(Input::EndAll { reason: Reason::Drained });
+        self.void_late_words(|_, _| true);
         assert!(self.running().iter().all(|it| self.sessions[it].asked_to_end));
     }
 }
