@@ -19,7 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::checked::{Asked, Ledger, Outcome, Question, ask, serve};
+use support::checked::{Asked, Ledger, Manner, Outcome, Question, ask, serve};
 use support::peers::text;
 use support::program::{DEADLINE, Program, have, output_of};
 use support::world::World;
@@ -98,8 +98,14 @@ impl Scene {
 
     fn ask(&mut self, len: u64, lasts: Duration) -> JoinHandle<Asked> {
         self.last_id += 1;
-        let question =
-            Question { id: self.last_id, len, lasts, half_closes: true, patience: DEADLINE * 3 };
+        let question = Question {
+            id: self.last_id,
+            len,
+            lasts,
+            half_closes: true,
+            patience: DEADLINE * 3,
+            manner: Manner::Prompt,
+        };
         let relay: SocketAddr = self.world.clients();
         self.runtime.spawn(ask(relay, question))
     }

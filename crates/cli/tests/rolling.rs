@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::checked::{Ledger, Outcome, Question, ask, serve};
+use support::checked::{Ledger, Manner, Outcome, Question, ask, serve};
 use support::net::{free_port, noise};
 use support::peers::{relayserver, text};
 use support::program::{DEADLINE, Program, command, find, have, output_of};
@@ -126,6 +126,7 @@ fn a_relay_that_leaves_under_load_finishes_its_sessions_and_takes_no_new_clients
         lasts: Duration::from_secs(3),
         half_closes: id % 2 == 0,
         patience: DEADLINE,
+        manner: Manner::Prompt,
     };
     let sessions: Vec<_> =
         (0..SESSIONS).map(|id| runtime.spawn(ask(secure.clients, question(id)))).collect();

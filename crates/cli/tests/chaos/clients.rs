@@ -1,5 +1,5 @@
-//! The clients: some ask short questions all the time, some have long sessions with traffic both ways. Each of them checks every byte
-//! and has every session judged.
+//! The clients: some ask short questions all the time, some have long sessions with traffic both ways, some read slowly, and some
+//! leave before the end. Each of them checks every byte that it gets and has every session judged.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,11 +12,24 @@ use tokio::time::sleep;
 use crate::judge::{Verdict, judge, seconds};
 use crate::machines::{Machines, lock};
 use crate::report::say;
-use crate::support::checked::{Asked, Ledger, Outcome, Question, ask};
+use crate::support::checked::{Asked, Ledger, Manner, Outcome, Question, ask};
+
+/// What clients do, each of them all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Ask short questions.
+    Asking,
+    /// Have long sessions with traffic both ways.
+    Bulk,
+    /// Send as fast as they can, and read slowly.
+    Slow,
+    /// Leave at some moment.
+    Leaving,
+}
 
 /// How many clients there are of each kind.
-const ASKING: u64 = 12;
-const BULK: u64 = 24;
+const CROWD: [(Kind, usize); 4] =
+    [(Kind::Asking, 12), (Kind::Bulk, 24), (Kind::Slow, 6), (Kind::Leaving, 6)];
 
 /// Longer than any session stands still that goes on: after 30 s without an answer, TCP tries again after as long.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -33,7 +46,7 @@ pub(crate) struct Crowd {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) began: Instant,
     /// Until when sessions are begun.
-    until: Instant,
+    pub(crate) until: Instant,
     over: AtomicBool,
     last_id: AtomicU64,
     pub(crate) counts: Mutex<Counts>,
@@ -46,6 +59,8 @@ pub(crate) struct Counts {
     pub(crate) served: u64,
     /// By what the client saw and why the relay says it ended.
     pub(crate) explained: BTreeMap<String, u64>,
+    /// Clients that left by themselves.
+    pub(crate) left: u64,
     pub(crate) refused: u64,
     pub(crate) unexplained: u64,
     pub(crate) wrong_bytes: u64,
@@ -77,20 +92,21 @@ impl Crowd {
     /// Has all clients at it until [`end`](Crowd::end), and resolves when their last sessions have ended.
     pub(crate) async fn run(self: Arc<Crowd>, seed: u64) {
         let mut clients = tokio::task::JoinSet::new();
-        for client in 0..ASKING + BULK {
+        let kinds = CROWD.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count));
+        for (kind, number) in kinds.zip(1..) {
             let crowd = Arc::clone(&self);
-            let random = fastrand::Rng::with_seed(seed.wrapping_add(client + 1));
-            clients.spawn(async move { crowd.client(random, client < ASKING).await });
+            let random = fastrand::Rng::with_seed(seed.wrapping_add(number));
+            clients.spawn(async move { crowd.client(random, kind).await });
         }
         while let Some(client) = clients.join_next().await {
             client.unwrap();
         }
     }
 
-    async fn client(&self, mut random: fastrand::Rng, is_short: bool) {
+    async fn client(&self, mut random: fastrand::Rng, kind: Kind) {
         let relay = self.machines.world().clients();
         while !self.over.load(Ordering::Relaxed) {
-            let question = self.question(&mut random, is_short);
+            let question = self.question(&mut random, kind);
             let asked = ask(relay, question).await;
             self.take(question, asked).await;
             let is_away = asked.outcome == Outcome::NotTaken;
@@ -99,28 +115,44 @@ impl Crowd {
         }
     }
 
-    fn question(&self, random: &mut fastrand::Rng, is_short: bool) -> Question {
+    fn question(&self, random: &mut fastrand::Rng, kind: Kind) -> Question {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let (len, lasts) = if is_short {
-            let most = *random.choice(&[0, 100, 5_000, 100_000]).unwrap();
-            (random.u64(0..=most), Duration::ZERO)
-        } else {
-            let left = self.until.saturating_duration_since(Instant::now()).as_millis();
-            let longest = u64::try_from(left).unwrap_or(u64::MAX).clamp(1_000, 45_000);
-            let lasts = random.u64(500..=longest);
-            // From 4 KiB a second, a chunk every four seconds, to 400.
-            (lasts * 4 * random.u64(1..=100), Duration::from_millis(lasts))
+        let left = self.until.saturating_duration_since(Instant::now()).as_millis();
+        let longest = u64::try_from(left).unwrap_or(u64::MAX).clamp(1_000, 45_000);
+        let millis = random.u64(500..=longest);
+        let lasts = Duration::from_millis(millis);
+        let most = *random.choice(&[0, 100, 5_000, 100_000]).unwrap();
+        let asking = (random.u64(0..=most), Duration::ZERO, Manner::Prompt);
+        // From 4 KiB a second, a chunk every four seconds, to 400.
+        let bulk = (millis * 4 * random.u64(1..=100), lasts, Manner::Prompt);
+        // The slowest reads what it has room for within half a second.
+        let bytes_per_second = random.u32(100_000..=300_000);
+        let (len, lasts, manner) = match kind {
+            Kind::Asking => asking,
+            Kind::Bulk => bulk,
+            Kind::Slow => {
+                let len = millis * u64::from(bytes_per_second) / 1_000;
+                (len, Duration::ZERO, Manner::Slow { bytes_per_second })
+            }
+            Kind::Leaving => {
+                let (len, lasts, _) = if random.bool() { asking } else { bulk };
+                let latest = *random.choice(&[20, 500, 8_000]).unwrap();
+                let after = Duration::from_millis(random.u64(0..=latest));
+                (len, lasts, Manner::Leaves { after })
+            }
         };
-        Question { id, len, lasts, half_closes: random.bool(), patience: PATIENCE }
+        Question { id, len, lasts, half_closes: random.bool(), patience: PATIENCE, manner }
     }
 
     async fn take(&self, question: Question, asked: Asked) {
         let runs = self.ledger.runs_of(question.id);
-        let verdict = judge(&asked, &runs, &self.machines.happened());
+        let verdict = judge(question.manner, &asked, &runs, &self.machines.happened());
         let reason = match asked.client {
             // Of one that was cut short by a relay that was killed nothing is said: what is found is another's, from the same port.
             Some(_) if verdict == Verdict::Explained && is_short(asked.outcome) => None,
-            Some(client) if verdict != Verdict::Served => self.reason(client, asked.began).await,
+            Some(client) if !matches!(verdict, Verdict::Served | Verdict::Left) => {
+                self.reason(client, asked.began).await
+            }
             _ => None,
         };
         let mut counts = lock(&self.counts);
@@ -130,6 +162,10 @@ impl Crowd {
             Verdict::Served => {
                 counts.served += 1;
                 counts.bytes += question.len * 2;
+                return;
+            }
+            Verdict::Left => {
+                counts.left += 1;
                 return;
             }
             Verdict::Explained => {
@@ -181,6 +217,7 @@ fn name(outcome: Outcome) -> &'static str {
         Outcome::Aborted { .. } => "aborted",
         Outcome::Still { .. } => "still",
         Outcome::Wrong { .. } => "wrong",
+        Outcome::Left => "left",
     }
 }
 

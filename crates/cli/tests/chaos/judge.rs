@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::machines::Happened;
 use crate::plan::{DRAIN, Fault};
-use crate::support::checked::{Asked, Outcome, Run};
+use crate::support::checked::{Asked, Manner, Outcome, Run};
 
 /// How long a host is silent before the relay gives it up.
 const GONE: Duration = Duration::from_secs(30);
@@ -14,8 +14,14 @@ const GONE: Duration = Duration::from_secs(30);
 /// How often the relay asks for a sign of life: silence may have begun by so much before the fault.
 const PING_INTERVAL: Duration = Duration::from_millis(1_700);
 
-/// How late a host that was cut off may be heard again once it is reachable: its next try, and what a dial takes.
-const RETURN: Duration = Duration::from_secs(9);
+/// How late a host that was cut off may be heard again once it is reachable.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// How late one that stood still may be.
+const RETURN_OF_FROZEN: Duration = Duration::from_secs(1);
+
+/// What the connections of a session may hold between them, in bytes. A relay hands over what a host had sent ahead of its reset.
+const BUFFERED_MAX: u32 = 10 << 20;
 
 /// How late anything may be on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
@@ -27,6 +33,8 @@ const LOST_WORD: Duration = Duration::from_millis(1_500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Served,
+    /// Not told, as the client left before.
+    Left,
     /// Not served, or not to the end, as a fault makes it.
     Explained,
     /// Nobody took it although there was always somebody who could.
@@ -38,7 +46,7 @@ pub(crate) enum Verdict {
 }
 
 /// Judges a session by what happened, and by where its question ran.
-pub(crate) fn judge(asked: &Asked, runs: &[Run], happened: &[Happened]) -> Verdict {
+pub(crate) fn judge(manner: Manner, asked: &Asked, runs: &[Run], happened: &[Happened]) -> Verdict {
     let explained_by = |explains: &dyn Fn(&Happened) -> bool, otherwise| {
         if happened.iter().any(explains) { Verdict::Explained } else { otherwise }
     };
@@ -46,6 +54,7 @@ pub(crate) fn judge(asked: &Asked, runs: &[Run], happened: &[Happened]) -> Verdi
     match asked.outcome {
         Outcome::Whole { .. } => Verdict::Served,
         Outcome::Wrong { .. } => Verdict::Wrong,
+        Outcome::Left => Verdict::Left,
         Outcome::Still { .. } => Verdict::Unexplained,
         Outcome::NotTaken | Outcome::Refused => {
             explained_by(&|it| relay_was_away(asked, it), Verdict::Refused)
@@ -55,7 +64,8 @@ pub(crate) fn judge(asked: &Asked, runs: &[Run], happened: &[Happened]) -> Verdi
             explained_by(&|it| relay_was_killed(asked, it), Verdict::Unexplained)
         }
         Outcome::Aborted { home, .. } => {
-            let (home, delay) = (home.or(ran_at), delay(asked, happened));
+            let home = home.or(ran_at);
+            let delay = delay(asked, happened) + backlog(manner);
             explained_by(&|it| explains_abort(asked, home, delay, it), Verdict::Unexplained)
         }
     }
@@ -94,6 +104,16 @@ fn delay(asked: &Asked, happened: &[Happened]) -> Duration {
     delays.sum()
 }
 
+/// How long a client may read on what was under way to it when its session was aborted.
+fn backlog(manner: Manner) -> Duration {
+    match manner {
+        Manner::Slow { bytes_per_second } => {
+            Duration::from_secs_f64(f64::from(BUFFERED_MAX) / f64::from(bytes_per_second))
+        }
+        Manner::Prompt | Manner::Leaves { .. } => Duration::ZERO,
+    }
+}
+
 fn explains_abort(asked: &Asked, home: Option<u8>, delay: Duration, it: &Happened) -> bool {
     let ended_within = |from: Duration, to: Duration| {
         let to = to + delay;
@@ -119,6 +139,50 @@ fn explains_abort(asked: &Asked, home: Option<u8>, delay: Duration, it: &Happene
         Fault::FreezeHost { lasts, .. } => is_given_up(GONE - PING_INTERVAL, lasts),
         Fault::CutHome { lasts, .. } => is_given_up(GONE - PING_INTERVAL - RETURN, lasts),
     }
+}
+
+/// How long a host took to be given a client again, and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Return {
+    pub(crate) fault: Fault,
+    pub(crate) took: Duration,
+    pub(crate) within: Duration,
+}
+
+impl Return {
+    pub(crate) fn is_late(&self) -> bool {
+        self.took > self.within + SLACK
+    }
+}
+
+/// The returns of all hosts that stood still or were cut off while the relay was left alone. `next_client` gives when a home ran its
+/// first question from a moment on; one that got none until `until` is taken to be back then.
+pub(crate) fn returns(
+    happened: &[Happened],
+    until: Instant,
+    next_client: impl Fn(u8, Instant) -> Option<Instant>,
+) -> Vec<Return> {
+    let returned = |it: &Happened| {
+        let within = match it.fault {
+            Fault::FreezeHost { .. } => RETURN_OF_FROZEN,
+            Fault::CutHome { .. } => RETURN,
+            _ => return None,
+        };
+        let (home, over) = (it.fault.home()?, it.over?);
+        let settles = RETURN + SLACK;
+        let is_disturbed = happened.iter().any(|other| {
+            let other_over = other.over.unwrap_or(until);
+            other.fault.home().is_none()
+                && other.began <= over + settles
+                && it.began <= other_over + settles
+        });
+        if is_disturbed || over + settles > until {
+            return None;
+        }
+        let back = next_client(home, over).unwrap_or(until);
+        Some(Return { fault: it.fault, took: back - over, within })
+    };
+    happened.iter().filter_map(returned).collect()
 }
 
 /// How long after `since` something was, for a message.

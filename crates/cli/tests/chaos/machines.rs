@@ -46,6 +46,8 @@ pub(crate) struct Said {
 pub(crate) struct Holdings {
     /// Its descriptors, without those of idle channels and command channels, whose numbers depend on what clients did of late.
     pub(crate) descriptors: i64,
+    /// How many idle channels it has.
+    pub(crate) idle: i64,
     /// Its memory.
     pub(crate) rss_kib: i64,
 }
@@ -120,7 +122,7 @@ impl Machines {
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
         let rss_kib = rss_kib(pid)?;
         let of_hosts = idle + i64::try_from(hosts.len()).ok()?;
-        Some(Holdings { descriptors: i64::try_from(descriptors).ok()? - of_hosts, rss_kib })
+        Some(Holdings { descriptors: i64::try_from(descriptors).ok()? - of_hosts, idle, rss_kib })
     }
 
     /// Whether all hosts are well, and nothing goes on.

@@ -15,10 +15,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 
 const HEADER_LEN: usize = 24;
 const CHUNK: usize = 16 * 1024;
+
+/// What a slow client asks the system to keep of what it has not read: with what the system adds, half a second's worth or less, so that it
+/// hears of an end not much later than others.
+const SLOW_ROOM: u32 = 32 * 1024;
 
 /// What a client asks.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +35,18 @@ pub(crate) struct Question {
     pub(crate) half_closes: bool,
     /// How long nothing may move.
     pub(crate) patience: Duration,
+    pub(crate) manner: Manner,
+}
+
+/// How a client takes its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Manner {
+    /// As it comes.
+    Prompt,
+    /// So many bytes a second, with little room for what it has not read: whoever sends has to wait for it.
+    Slow { bytes_per_second: u32 },
+    /// Leaves after this time, whatever is still to come: closes its connection, over unread input where there is some.
+    Leaves { after: Duration },
 }
 
 /// What came of it.
@@ -50,6 +66,8 @@ pub(crate) enum Outcome {
     Still { home: Option<u8>, received: u64 },
     /// So many bytes were others than they should have been, or too many.
     Wrong { home: u8, bytes: u64 },
+    /// The client has left by itself before the end.
+    Left,
 }
 
 /// How a session went, for its client.
@@ -83,6 +101,13 @@ impl Ledger {
     /// Where a question ran.
     pub(crate) fn runs_of(&self, id: u64) -> Vec<Run> {
         self.lock().get(&id).cloned().unwrap_or_default()
+    }
+
+    /// When the first question ran at a home from a moment on.
+    pub(crate) fn first_run(&self, home: u8, since: Instant) -> Option<Instant> {
+        let runs = self.lock();
+        let there = runs.values().flatten().filter(|run| run.home == home && run.at >= since);
+        there.map(|run| run.at).min()
     }
 
     /// How many bytes servers received that were others than they should have been.
@@ -173,7 +198,11 @@ pub(crate) async fn ask(relay: SocketAddr, question: Question) -> Asked {
         ended: Instant::now(),
         longest_silence: Duration::ZERO,
     };
-    let connecting = TcpSocket::new_v4().unwrap().connect(relay);
+    let socket = TcpSocket::new_v4().unwrap();
+    if let Manner::Slow { .. } = question.manner {
+        socket.set_recv_buffer_size(SLOW_ROOM).unwrap();
+    }
+    let connecting = socket.connect(relay);
     if let Ok(Ok(stream)) = timeout(question.patience, connecting).await {
         asked.client = stream.local_addr().ok();
         let _set = stream.set_nodelay(true);
@@ -181,7 +210,12 @@ pub(crate) async fn ask(relay: SocketAddr, question: Question) -> Asked {
         let mut sending = tokio::spawn(send(writer, question));
         let mut answer =
             Answer { question, home: None, received: 0, longest_silence: Duration::ZERO };
-        asked.outcome = answer.read(reader).await;
+        asked.outcome = match question.manner {
+            Manner::Leaves { after } => {
+                timeout(after, answer.read(reader)).await.unwrap_or(Outcome::Left)
+            }
+            Manner::Prompt | Manner::Slow { .. } => answer.read(reader).await,
+        };
         asked.longest_silence = answer.longest_silence;
         if matches!(asked.outcome, Outcome::Refused | Outcome::Short { .. })
             && was_reset(&mut sending).await
@@ -254,6 +288,10 @@ impl Answer {
             };
             if let Some(wrong) = self.take(&buffer[..count]) {
                 return wrong;
+            }
+            if let Manner::Slow { bytes_per_second } = self.question.manner {
+                sleep(Duration::from_secs_f64(count as f64 / f64::from(bytes_per_second))).await;
+                heard = tokio::time::Instant::now();
             }
         }
     }
