@@ -22,7 +22,7 @@ use rustix::process::Signal;
 use support::checked::{Asked, Ledger, Manner, Outcome, Question, ask, serve};
 use support::peers::text;
 use support::program::{DEADLINE, Program, have, output_of};
-use support::world::World;
+use support::world::{Ways, World};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -85,7 +85,7 @@ impl Scene {
     fn begin(&self, fault: Fault) {
         match fault {
             Fault::Freeze => self.hosts[usize::from(AWAY)].signal(Signal::STOP),
-            Fault::Cut => self.world.cut(usize::from(AWAY)),
+            Fault::Cut => self.world.cut(usize::from(AWAY), Ways::Both),
         }
     }
 

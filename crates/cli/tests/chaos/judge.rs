@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 use crate::machines::Happened;
 use crate::plan::{DRAIN, Fault};
 use crate::support::checked::{Asked, Manner, Outcome, Run};
+use crate::support::world::Ways;
+
+/// How long a host is silent before the relay gives it no more sessions.
+const SUSPECT: Duration = Duration::from_secs(5);
 
 /// How long a host is silent before the relay gives it up.
 const GONE: Duration = Duration::from_secs(30);
@@ -75,11 +79,15 @@ pub(crate) fn judge(manner: Manner, asked: &Asked, runs: &[Run], happened: &[Hap
 pub(crate) fn explains_second_run(runs: &[Run], happened: &[Happened]) -> bool {
     let [first, _second] = runs else { return false };
     happened.iter().any(|it| {
-        let loses_words = matches!(it.fault, Fault::KillHost { .. } | Fault::CutHome { .. });
-        loses_words
-            && it.fault.home() == Some(first.home)
+        let loses_words_for = match it.fault {
+            // It is given sessions, and begins them, until the relay has not heard it for long enough.
+            Fault::CutHome { ways: Ways::ToRelay, .. } => SUSPECT + LOST_WORD,
+            Fault::KillHost { .. } | Fault::CutHome { .. } => LOST_WORD,
+            _ => return false,
+        };
+        it.fault.home() == Some(first.home)
             && first.at + LOST_WORD >= it.began
-            && first.at <= it.began + LOST_WORD
+            && first.at <= it.began + loses_words_for
     })
 }
 

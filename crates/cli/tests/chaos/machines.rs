@@ -103,8 +103,8 @@ impl Machines {
                 sleep(lasts);
                 self.signal_relay(Signal::CONT);
             }
-            Fault::CutHome { home, lasts } => {
-                self.world.cut(usize::from(home));
+            Fault::CutHome { home, ways, lasts } => {
+                self.world.cut(usize::from(home), ways);
                 sleep(lasts);
                 self.world.mend(usize::from(home));
             }

@@ -32,6 +32,8 @@ use report::{Report, say};
 use support::checked::{Ledger, serve};
 use support::program::have;
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// How long it takes at most until nothing goes on any more once the last session has ended.
 const QUIET_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -72,27 +74,25 @@ fn no_byte_is_wrong_and_no_end_unexplained_whatever_happens_to_hosts_and_relay()
 /// Does to the processes what was planned, each thing at its time, and tells each minute how it goes.
 fn play(crowd: &Crowd, seed: u64, length: Duration) {
     thread::scope(|scope| {
+        // On a thread of its own: a relay that stands still makes it wait, and nothing is to come later for that.
+        scope.spawn(|| {
+            for minute in 1..=u32::try_from(length.as_secs() / 60).unwrap() {
+                sleep_until(crowd.began + MINUTE * minute);
+                say(&report::so_far(crowd));
+            }
+        });
         for (at, fault) in plan::plan(seed, length) {
-            sleep_until(crowd, at);
+            sleep_until(crowd.began + at);
             say(&format!("{:7.1} s: {fault}", at.as_secs_f64()));
             let machines = &crowd.machines;
             scope.spawn(move || machines.perform(fault));
         }
-        sleep_until(crowd, length);
+        sleep_until(crowd.began + length);
     });
 }
 
-fn sleep_until(crowd: &Crowd, at: Duration) {
-    const MINUTE: Duration = Duration::from_secs(60);
-    loop {
-        let passed = crowd.began.elapsed();
-        let minute = MINUTE * (1 + u32::try_from(passed.as_secs() / 60).unwrap());
-        thread::sleep(at.min(minute).saturating_sub(passed));
-        if minute > at {
-            return;
-        }
-        say(&report::so_far(crowd));
-    }
+fn sleep_until(at: Instant) {
+    thread::sleep(at.saturating_duration_since(Instant::now()));
 }
 
 /// Waits until all hosts are back and no session runs. Only a process can be asked, again and again.

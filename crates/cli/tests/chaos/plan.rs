@@ -1,10 +1,12 @@
 //! What is to go wrong, and when: made from a seed beforehand, so that a seed says what a run does to its processes, however fast
-//! these are. Driven by `run.rs`.
+//! these are. Driven by `main.rs`.
 //!
 //! It never takes all homes away: of three at least one is untouched, and has been for a while.
 
 use std::fmt;
 use std::time::Duration;
+
+use crate::support::world::Ways;
 
 /// How many homes there are.
 pub(crate) const HOMES: u8 = 3;
@@ -25,8 +27,8 @@ pub(crate) enum Fault {
     KillHost { home: u8, away: Duration },
     /// SIGSTOP, and SIGCONT after a time.
     FreezeHost { home: u8, lasts: Duration },
-    /// All packets of a home are dropped for a time, silently.
-    CutHome { home: u8, lasts: Duration },
+    /// All packets from a home, to it, or both are dropped for a time, silently.
+    CutHome { home: u8, ways: Ways, lasts: Duration },
     /// SIGTERM for a host; another is started once it has gone.
     RestartHost { home: u8 },
     /// SIGKILL for the relay, which is started again after a time.
@@ -69,7 +71,14 @@ impl fmt::Display for Fault {
         match self {
             Fault::KillHost { home, away } => write!(f, "host {home} killed, back after {away:?}"),
             Fault::FreezeHost { home, lasts } => write!(f, "host {home} frozen for {lasts:?}"),
-            Fault::CutHome { home, lasts } => write!(f, "home {home} cut off for {lasts:?}"),
+            Fault::CutHome { home, ways, lasts } => {
+                let what = match ways {
+                    Ways::Both => "cut off",
+                    Ways::ToRelay => "not heard",
+                    Ways::ToHome => "deaf",
+                };
+                write!(f, "home {home} {what} for {lasts:?}")
+            }
             Fault::RestartHost { home } => write!(f, "host {home} restarted"),
             Fault::KillRelay { away } => write!(f, "relay killed, back after {away:?}"),
             Fault::RestartRelay { away } => write!(f, "relay restarted, away for {away:?}"),
@@ -107,22 +116,25 @@ enum Card {
     Kill,
     /// Too short to be noticed, long enough to be suspect, and too long for the sessions that run.
     Freeze(u64, u64),
-    Cut(u64, u64),
+    Cut(Ways, u64, u64),
     Restart,
     KillRelay,
     RestartRelay,
     FreezeRelay(u64, u64),
 }
 
-const DECK: [Card; 14] = [
+const DECK: [Card; 17] = [
     Card::Kill,
     Card::Kill,
     Card::Freeze(1_000, 4_000),
     Card::Freeze(6_000, 20_000),
     Card::Freeze(32_000, 40_000),
-    Card::Cut(1_000, 4_000),
-    Card::Cut(6_000, 20_000),
-    Card::Cut(32_000, 40_000),
+    Card::Cut(Ways::Both, 1_000, 4_000),
+    Card::Cut(Ways::Both, 6_000, 20_000),
+    Card::Cut(Ways::Both, 32_000, 40_000),
+    Card::Cut(Ways::ToRelay, 6_000, 20_000),
+    Card::Cut(Ways::ToRelay, 32_000, 40_000),
+    Card::Cut(Ways::ToHome, 4_000, 40_000),
     Card::Restart,
     Card::Restart,
     Card::KillRelay,
@@ -161,7 +173,9 @@ impl Planner {
                     Card::Freeze(min, max) => {
                         Fault::FreezeHost { home, lasts: self.millis(min, max) }
                     }
-                    Card::Cut(min, max) => Fault::CutHome { home, lasts: self.millis(min, max) },
+                    Card::Cut(ways, min, max) => {
+                        Fault::CutHome { home, ways, lasts: self.millis(min, max) }
+                    }
                     Card::Restart => Fault::RestartHost { home },
                     _ => Fault::KillHost { home, away: self.millis(0, 5_000) },
                 };

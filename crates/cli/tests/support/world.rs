@@ -44,6 +44,14 @@ struct Home {
     home_end: End,
 }
 
+/// Which ways of a cable are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ways {
+    Both,
+    ToRelay,
+    ToHome,
+}
+
 struct End {
     name: String,
     address: Ipv4Addr,
@@ -126,14 +134,14 @@ impl World {
         relayserver_in(&[], &["status", "--json", "--state-dir", &state])
     }
 
-    /// From now on whatever either end of this home's cable sends is lost, and neither is told.
-    pub(crate) fn cut(&self, home: usize) {
-        self.homes[home].address_neighbours(&self.relay, true);
+    /// From now on what is sent over this home's cable in these ways is lost, and nobody is told.
+    pub(crate) fn cut(&self, home: usize, ways: Ways) {
+        self.homes[home].address_neighbours(&self.relay, Some(ways));
     }
 
     /// The opposite of [`cut`](World::cut).
     pub(crate) fn mend(&self, home: usize) {
-        self.homes[home].address_neighbours(&self.relay, false);
+        self.homes[home].address_neighbours(&self.relay, None);
     }
 
     /// The join line of all hosts; made when it is asked for first.
@@ -171,19 +179,20 @@ impl Home {
         let relay_end = End::of(relay, name, of_relay);
         let home_end = End::of(&namespace, "uplink".to_owned(), of_home);
         let home = Home { namespace, relay_end, home_end };
-        home.address_neighbours(relay, false);
+        home.address_neighbours(relay, None);
         Some(home)
     }
 
     /// Each end is told the other's hardware address, so that none has to ask, or one that nobody has: what is sent there goes
     /// over the cable and is dropped by whoever is at its end.
-    fn address_neighbours(&self, relay: &Namespace, wrongly: bool) {
+    fn address_neighbours(&self, relay: &Namespace, lost: Option<Ways>) {
         let ends = [
-            (relay, &self.relay_end, &self.home_end),
-            (&self.namespace, &self.home_end, &self.relay_end),
+            (relay, &self.relay_end, &self.home_end, Ways::ToHome),
+            (&self.namespace, &self.home_end, &self.relay_end, Ways::ToRelay),
         ];
-        for (namespace, near, far) in ends {
-            let hardware = if wrongly { NOBODY } else { &far.hardware };
+        for (namespace, near, far, way) in ends {
+            let is_lost = lost.is_some_and(|ways| ways == Ways::Both || ways == way);
+            let hardware = if is_lost { NOBODY } else { &far.hardware };
             let (address, name) = (far.address, &near.name);
             namespace
                 .ip(&format!("neigh replace {address} lladdr {hardware} nud permanent dev {name}"));
