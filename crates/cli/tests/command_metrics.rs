@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use support::net::{client, expect, free_port, rest};
 use support::peers::{relayserver, text};
-use support::program::{Program, run};
+use support::program::{Program, command, have, run};
 
 /// A relay on this machine that tells, and where.
 struct Telling {
@@ -212,4 +212,38 @@ fn a_port_for_metrics_that_is_taken_is_said_in_a_line() {
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
     assert_eq!(folder.path().read_dir().unwrap().count(), 0, "nothing was made");
+}
+
+/// Prometheus's own reading of the format, with its advice on names and types.
+#[test]
+fn prometheus_has_nothing_to_say_against_it() {
+    if !have(&["promtool"]) {
+        return;
+    }
+    let telling = Telling::start();
+    let [hosts, of_command, _] = telling.ports.map(|port| port.to_string());
+    let line = ["host", "127.0.0.1", &hosts, &of_command, "--echo", "--log-format", "json"];
+    let host = Program::start(relayserver(&line));
+    host.event("host ready");
+    let mut client = telling.client();
+    client.write_all(b"x").unwrap();
+    expect(&mut client, b"x");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(rest(&mut client).0.is_empty());
+    telling.until("relayserver_sessions_open{service=\"default\"}", 0.0);
+    telling.until("relayserver_host_rtt_seconds_count", 1.0);
+    // And a refusal, so that every metric but that of refused clients has a sample.
+    let mut stranger = support::net::client(([127, 0, 0, 1], telling.ports[0]).into());
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    drop(rest(&mut stranger));
+    telling.until("relayserver_handshakes_total{result=\"not_our_protocol\"}", 1.0);
+
+    let answer = telling.get("/metrics");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut promtool = Program::start_with_stdin(command("promtool", &["check", "metrics"]));
+    let mut stdin = promtool.stdin();
+    stdin.write_all(body.as_bytes()).unwrap();
+    drop(stdin);
+    let status = promtool.end();
+    assert!(status.success() && promtool.lines().is_empty(), "{}", promtool.said());
 }
