@@ -38,9 +38,10 @@ pub(crate) async fn run(host: Stream, mut start: Start, sent: usize, context: &C
         start;
     // It comes back no more: the client's task has nothing left to wait for.
     drop(back);
-    let mut legs = Legs::new(client, host, context.rates.get(&assignment.service));
+    let rates = context.rates.get(&assignment.service);
+    let mut legs = Legs::new(client, host, rates);
     let Assignment { session, host, .. } = assignment;
-    let _counted = guard.assignments().traffic.count(host, session, &counts);
+    let _counted = guard.assignments().traffic.count(host, session, &counts, rates.is_some());
     let progress = Progress::new(&guard, &assignment);
     if has_ended {
         progress.finished(Side::Client);

@@ -104,8 +104,8 @@ struct Listener<'a> {
     pinged: Option<Instant>,
     host: HostId,
     standstill: Standstill,
-    /// What its sessions had carried when that was last looked at, and when that was.
-    carried: u64,
+    /// How often its sessions had brought something when that was last looked at, and when that was.
+    arrivals: u64,
     looked: Time,
     traffic: &'a Traffic,
     guard: &'a CommandGuard,
@@ -127,7 +127,7 @@ impl Listener<'_> {
             pinged: None,
             host,
             standstill: Standstill::default(),
-            carried: 0,
+            arrivals: 0,
             looked: Time::ZERO,
             traffic: &context.assignments.traffic,
             guard,
@@ -156,7 +156,7 @@ impl Listener<'_> {
             let events = match heard {
                 Some(Ok(0) | Err(_)) => return Reason::PeerClosed,
                 Some(Ok(_)) => self.liveness.handle_heard_late(now),
-                None => match self.carried_since(now) {
+                None => match self.arrived_since(now) {
                     // Whatever comes from it on a session is a sign of life too.
                     Some(since) => self.liveness.handle_heard_late(since),
                     None => self.liveness.handle_timeout(now),
@@ -172,13 +172,13 @@ impl Listener<'_> {
         }
     }
 
-    /// When this was last asked, if its sessions have carried bytes of its since. They may have come right then, so that it is all
-    /// that is known of when it was heard.
-    fn carried_since(&mut self, now: Time) -> Option<Time> {
-        let carried = self.traffic.handed_to_clients(self.host);
-        let before = std::mem::replace(&mut self.carried, carried);
+    /// When this was last asked, if something has come on its sessions since. It may have come right then, so that it is all that is
+    /// known of when it was heard.
+    fn arrived_since(&mut self, now: Time) -> Option<Time> {
+        let arrivals = self.traffic.arrivals(self.host);
+        let before = std::mem::replace(&mut self.arrivals, arrivals);
         let looked = std::mem::replace(&mut self.looked, now);
-        (carried > before).then_some(looked)
+        (arrivals > before).then_some(looked)
     }
 
     fn perform(&mut self, event: Event) -> Result<(), Reason> {

@@ -20,9 +20,15 @@ struct Books {
 
 #[derive(Default)]
 struct OfHost {
-    sessions: HashMap<SessionId, Arc<Counts>>,
-    /// What those have handed to clients that ended while others ran.
-    ended_to_clients: u64,
+    sessions: HashMap<SessionId, Session>,
+    /// The arrivals of those that ended while others ran.
+    ended_arrivals: u64,
+}
+
+struct Session {
+    counts: Arc<Counts>,
+    /// What is held back here may come long after its host has sent it.
+    is_held_back: bool,
 }
 
 /// How many bytes were handed on.
@@ -40,24 +46,26 @@ pub(crate) struct Counted {
 }
 
 impl Traffic {
-    /// Has the counts of a session looked at.
+    /// Has the counts of a session looked at. `is_held_back`: by a rate.
     pub(crate) fn count(
         self: &Arc<Self>,
         host: HostId,
         session: SessionId,
         counts: &Arc<Counts>,
+        is_held_back: bool,
     ) -> Counted {
         let mut books = self.lock();
-        books.hosts.entry(host).or_default().sessions.insert(session, Arc::clone(counts));
+        let entry = Session { counts: Arc::clone(counts), is_held_back };
+        books.hosts.entry(host).or_default().sessions.insert(session, entry);
         Counted { traffic: Arc::clone(self), host, session }
     }
 
-    /// How many bytes of `host` were handed to clients. It never falls while a session of the host runs.
-    pub(crate) fn handed_to_clients(&self, host: HostId) -> u64 {
+    /// How often something came from `host` for its clients: it grows only while the host sends. It never falls while a session of the
+    /// host runs.
+    pub(crate) fn arrivals(&self, host: HostId) -> u64 {
         let books = self.lock();
         books.hosts.get(&host).map_or(0, |host| {
-            host.ended_to_clients
-                + host.sessions.values().map(|it| carried(it).to_client).sum::<u64>()
+            host.ended_arrivals + host.sessions.values().map(Session::arrivals).sum::<u64>()
         })
     }
 
@@ -66,7 +74,7 @@ impl Traffic {
     pub(crate) fn carried(&self) -> Carried {
         let books = self.lock();
         let running = books.hosts.values().flat_map(|host| host.sessions.values());
-        running.fold(books.ended, |sum, counts| sum + carried(counts))
+        running.fold(books.ended, |sum, session| sum + session.carried())
     }
 
     fn lock(&self) -> MutexGuard<'_, Books> {
@@ -80,13 +88,14 @@ impl Drop for Counted {
         let Some(host) = books.hosts.get_mut(&self.host) else {
             return;
         };
-        let last = host.sessions.remove(&self.session).map(|counts| carried(&counts));
-        let last = last.unwrap_or_default();
-        host.ended_to_clients += last.to_client;
+        let Some(session) = host.sessions.remove(&self.session) else {
+            return;
+        };
+        host.ended_arrivals += session.arrivals();
         if host.sessions.is_empty() {
             books.hosts.remove(&self.host);
         }
-        books.ended = books.ended + last;
+        books.ended = books.ended + session.carried();
     }
 }
 
@@ -98,10 +107,16 @@ impl std::ops::Add for Carried {
     }
 }
 
-fn carried(counts: &Counts) -> Carried {
-    Carried {
-        to_host: counts.to_host.load(Ordering::Relaxed),
-        to_client: counts.to_client.load(Ordering::Relaxed),
+impl Session {
+    fn carried(&self) -> Carried {
+        Carried {
+            to_host: self.counts.to_host.load(Ordering::Relaxed),
+            to_client: self.counts.to_client.load(Ordering::Relaxed),
+        }
+    }
+
+    fn arrivals(&self) -> u64 {
+        if self.is_held_back { 0 } else { self.counts.arrivals.load(Ordering::Relaxed) }
     }
 }
 
@@ -113,18 +128,19 @@ mod tests {
     fn what_was_carried_stays_counted_when_its_session_ends() {
         let traffic = Arc::new(Traffic::default());
         let host = HostId::Process(1);
-        let [one, other] = [1, 2].map(|session| {
+        let [one, other, slow] = [1, 2, 3].map(|session| {
             let counts = Arc::new(Counts::default());
-            let counted = traffic.count(host, SessionId(session), &counts);
+            let counted = traffic.count(host, SessionId(session), &counts, session == 3);
             counts.to_host.store(10 * session as u64, Ordering::Relaxed);
             counts.to_client.store(session as u64, Ordering::Relaxed);
+            counts.arrivals.store(1, Ordering::Relaxed);
             counted
         });
-        let all = Carried { to_host: 30, to_client: 3 };
-        assert_eq!((traffic.carried(), traffic.handed_to_clients(host)), (all, 3));
+        let all = Carried { to_host: 60, to_client: 6 };
+        assert_eq!((traffic.carried(), traffic.arrivals(host)), (all, 2));
         drop(other);
-        assert_eq!((traffic.carried(), traffic.handed_to_clients(host)), (all, 3));
-        drop(one);
-        assert_eq!((traffic.carried(), traffic.handed_to_clients(host)), (all, 0));
+        assert_eq!((traffic.carried(), traffic.arrivals(host)), (all, 2));
+        drop((one, slow));
+        assert_eq!((traffic.carried(), traffic.arrivals(host)), (all, 0));
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Direction {
     held: Held,
     end: End,
     pace: Pace,
+    /// The sender had nothing when it was asked last.
+    starved: bool,
     /// Bytes were given to a leg that may have buffered them.
     unflushed: bool,
     /// The system does not splice these legs.
@@ -51,6 +53,8 @@ pub(crate) struct Crossing<'a> {
     pub(crate) pool: Option<&'static Pool>,
     /// The bytes written to `to`.
     pub(crate) count: &'a AtomicU64,
+    /// Counts how often bytes came after there were none, where somebody wants to know.
+    pub(crate) arrivals: Option<&'a AtomicU64>,
     /// Told when the end of `from` was read.
     pub(crate) on_eof: &'a mut (dyn FnMut(Side) + Send),
 }
@@ -83,6 +87,7 @@ impl Direction {
             held: Held::Nothing,
             end: End::Open,
             pace: Pace::START,
+            starved: true,
             unflushed: false,
             splice_refused: false,
         }
@@ -173,6 +178,7 @@ impl Direction {
         }
         with_scratch(|scratch| match crossing.from.poll_read(cx, scratch) {
             Poll::Pending => {
+                self.starved = true;
                 ready!(self.poll_flush(cx, crossing))?;
                 Poll::Pending
             }
@@ -183,7 +189,7 @@ impl Direction {
                 Poll::Ready(Ok(0))
             }
             Poll::Ready(Ok(read)) => {
-                self.pace = self.pace.after(read);
+                self.note_read(crossing, read);
                 let bytes = scratch.get(..read).unwrap_or_default();
                 self.poll_write_through(cx, crossing, bytes)
             }
@@ -264,7 +270,10 @@ impl Direction {
         pool: &'static Pool,
         from: Socket<'_>,
     ) -> Poll<Result<bool, Failure>> {
-        let ready = ready!(from.poll_read_ready(cx));
+        let Poll::Ready(ready) = from.poll_read_ready(cx) else {
+            self.starved = true;
+            return Poll::Pending;
+        };
         ready.map_err(|error| crossing.read_failure(error))?;
         let Some(mut pipe) = pool.take() else {
             // Not worth asking again before each read.
@@ -274,7 +283,7 @@ impl Direction {
         match pipe.fill(from) {
             Ok(0) => Poll::Ready(Ok(false)),
             Ok(filled) => {
-                self.pace = self.pace.after(filled);
+                self.note_read(crossing, filled);
                 self.held = Held::Pipe(pipe);
                 Poll::Ready(Ok(true))
             }
@@ -293,6 +302,16 @@ impl Direction {
         }
         crossing.to.socket()?;
         Some((crossing.pool?, crossing.from.socket()?))
+    }
+
+    fn note_read(&mut self, crossing: &Crossing<'_>, read: usize) {
+        self.pace = self.pace.after(read);
+        if std::mem::take(&mut self.starved)
+            && let Some(arrivals) = crossing.arrivals
+        {
+            // Nobody else writes it.
+            arrivals.store(arrivals.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
     }
 
     fn note_written(&mut self, crossing: &Crossing<'_>, written: usize) {

@@ -44,6 +44,9 @@ pub struct Counts {
     pub to_host: AtomicU64,
     /// Bytes written to the client leg.
     pub to_client: AtomicU64,
+    /// How often the host leg had bytes after it had none: each time the host had sent something since. What a slow client leaves in
+    /// buffers for long says nothing of the kind.
+    pub arrivals: AtomicU64,
 }
 
 impl Counts {
@@ -160,6 +163,7 @@ impl Splice {
             side: Side::Host,
             pool: self.pool,
             count: &counts.to_client,
+            arrivals: Some(&counts.arrivals),
             on_eof,
         };
         let to_client = self.to_client.poll(cx, &mut crossing)?;
@@ -169,6 +173,7 @@ impl Splice {
             side: Side::Client,
             pool: self.pool,
             count: &counts.to_host,
+            arrivals: None,
             on_eof,
         };
         let to_host = self.to_host.poll(cx, &mut crossing)?;

@@ -1,5 +1,5 @@
 //! What only shows from inside: which way bytes went, what is given back, and how large a session is.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -244,4 +244,45 @@ async fn a_session_is_small() {
     let legs = (Leg::Unix(&stage.client), Leg::Unix(&stage.host));
     let run = splice.run(legs.0, legs.1, &stage.counts, &mut on_eof);
     assert!(size_of_val(&run) <= 192, "{}", size_of_val(&run));
+}
+
+/// What a host has sent long ago says nothing of whether it is still there.
+#[tokio::test]
+async fn only_what_comes_after_there_was_nothing_is_an_arrival() {
+    for path in [Path::Auto, Path::Copy] {
+        let Stage { mut splice, client, host, mut client_peer, mut host_peer, counts } =
+            Stage::new(Splice::new(path));
+        let mut on_eof = |_: Side| {};
+        let arrivals = || counts.arrivals.load(Ordering::Relaxed);
+        let playing = async {
+            for number in 1..=3 {
+                host_peer.write_all(b"answer").await.unwrap();
+                client_peer.read_exact(&mut [0; 6]).await.unwrap();
+                assert_eq!(arrivals(), number, "each came when there was nothing");
+            }
+            // The client reads nothing until nobody can send it any more.
+            let (mut sent, content) = (0, vec![7; CHUNK]);
+            let quiet = Duration::from_millis(200);
+            while let Ok(written) = timeout(quiet, host_peer.write(&content)).await {
+                sent += written.unwrap();
+            }
+            assert!(sent > CHUNK);
+            let before = arrivals();
+            let mut received = vec![0; sent];
+            client_peer.read_exact(&mut received).await.unwrap();
+            assert!(received.iter().all(|byte| *byte == 7));
+            assert_eq!(arrivals(), before, "it was there all the time");
+            host_peer.write_all(b"answer").await.unwrap();
+            client_peer.read_exact(&mut [0; 6]).await.unwrap();
+            assert_eq!(arrivals(), before + 1);
+        };
+        let run = splice.run(Leg::Unix(&client), Leg::Unix(&host), &counts, &mut on_eof);
+        let played = async {
+            tokio::select! {
+                _ended = run => panic!("it ended"),
+                () = playing => {}
+            }
+        };
+        timeout(Duration::from_secs(20), played).await.unwrap();
+    }
 }

@@ -112,14 +112,11 @@ fn was_lost_on_the_way(reason: Reason) -> bool {
     )
 }
 
-/// Whether the next session would fare no better there, so that others come first.
+/// Whether the next session would fare no better there, so that others come first. A channel that was reset says nothing of that: so does a
+/// host that stood still with what it may not serve any more, and is well again.
 fn is_the_hosts_doing(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::Rejected
-            | Reason::TargetUnreachable
-            | Reason::NotAccepted
-            | Reason::Malformed
-            | Reason::HostAborted
+        Reason::Rejected | Reason::TargetUnreachable | Reason::NotAccepted | Reason::Malformed
     )
 }

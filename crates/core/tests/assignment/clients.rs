@@ -88,8 +88,7 @@ impl World {
         }
         let offers = it.tried.len() + it.lost.len();
         let until = now + relayserver_core::limits::FAILING_TIME;
-        if let Some(member) = self.members.get_mut(&host).filter(|_| reason != Reason::HostSuspect)
-        {
+        if let Some(member) = self.members.get_mut(&host).filter(|_| !on_the_way) {
             (member.failing_until, member.last_failure) = (Some(until), Some((now, reason)));
         }
         let it = self.sessions.get_mut(&session).unwrap();
