@@ -130,6 +130,11 @@ impl Program {
         taken.into_iter().next().unwrap()
     }
 
+    /// Waits until there are `count` lines that are `wanted`.
+    pub(crate) fn lines_where(&self, what: &str, count: usize, wanted: impl Fn(&str) -> bool) {
+        self.collect(what, count, |line| wanted(line).then_some(()));
+    }
+
     /// Waits for the first event with this message.
     pub(crate) fn event(&self, message: &str) -> Event {
         self.events(message, 1).into_iter().next().unwrap()
