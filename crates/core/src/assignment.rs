@@ -15,7 +15,7 @@
 //! What must hold after every input is checked by `tests/assignment` over generated histories, through
 //! [`Book::check_invariants`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::{ChannelId, ChannelIds, GrantId, HostId, ServiceName, SessionId};
 use crate::limits::{Limits, ServiceLimits};
@@ -45,9 +45,10 @@ pub struct Book<H: Handles> {
     turn: Turn,
     draining: bool,
     roster: Roster<H>,
-    channels: HashMap<ChannelId, Channel>,
+    channels: BTreeMap<ChannelId, Channel>,
     services: BTreeMap<ServiceName, Service<H>>,
-    sessions: HashMap<SessionId, Session<H>>,
+    /// Boxed: so many are moved about as others come and go.
+    sessions: BTreeMap<SessionId, Box<Session<H>>>,
     demands: Demands,
     /// Until when those wait that have no channel.
     deadlines: BTreeSet<(Time, SessionId)>,
@@ -89,9 +90,9 @@ impl<H: Handles> Book<H> {
             turn: Turn::default(),
             draining: false,
             roster: Roster::new(policy),
-            channels: HashMap::new(),
+            channels: BTreeMap::new(),
             services: BTreeMap::new(),
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             demands: Demands::default(),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),

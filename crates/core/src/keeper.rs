@@ -7,7 +7,7 @@ mod backoff;
 mod channels;
 mod pool;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::limits::DIAL_TIMEOUT;
@@ -86,6 +86,8 @@ pub struct Keeper {
     /// Until when the relay wants to be left alone.
     held_until: Time,
     channels: BTreeMap<Slot, Channel>,
+    /// Those of them that have ended, and when. There are few or none, and each call asks for them.
+    ended: BTreeSet<(Time, Slot)>,
     dialling: usize,
     /// The answered channels by the id that announcements call them.
     by_id: HashMap<i32, Slot>,
@@ -121,6 +123,7 @@ impl Keeper {
             channel_was_answered: false,
             held_until: Time::ZERO,
             channels: BTreeMap::new(),
+            ended: BTreeSet::new(),
             dialling: 0,
             by_id: HashMap::new(),
             next_slot: 0,
@@ -141,12 +144,9 @@ impl Keeper {
 
     /// When to call [`handle_timeout`](Keeper::handle_timeout), if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let ended = self.channels.values().filter_map(|channel| match channel {
-            Channel::Ended { at, .. } => Some(*at + ANNOUNCEMENT_GRACE),
-            Channel::Dialling { .. } | Channel::Idle(_) => None,
-        });
+        let ended = self.ended.first().map(|(at, _)| *at + ANNOUNCEMENT_GRACE);
         let own = [self.next_try(), self.hold_ends_at(), self.trial_ends_at(), self.trim_at];
-        ended.chain(own.into_iter().flatten()).min()
+        own.into_iter().chain([ended]).flatten().min()
     }
 
     /// When the relay is dialled again, where that is not now.
@@ -324,6 +324,7 @@ impl Keeper {
         self.trim_at = None;
         self.by_id.clear();
         self.early.clear();
+        self.ended.clear();
         for slot in std::mem::take(&mut self.channels).into_keys() {
             self.outputs.push_back(Output::Close(slot));
         }
@@ -352,6 +353,11 @@ impl Keeper {
         assert!(self.early.is_empty() || self.dialling > 0, "early announcements for nobody");
         assert!(self.by_id.len() <= self.channels.len() - self.dialling, "an id without a channel");
         assert!(self.by_id.values().all(|slot| self.channels.contains_key(slot)));
+        let ended = self.channels.iter().filter_map(|(slot, channel)| match channel {
+            Channel::Ended { at, .. } => Some((*at, *slot)),
+            Channel::Dialling { .. } | Channel::Idle(_) => None,
+        });
+        assert!(ended.collect::<BTreeSet<_>>() == self.ended, "the ended channels are others");
         assert!(!self.leaving || (self.channels.is_empty() && self.next_try().is_none()));
     }
 

@@ -44,7 +44,7 @@ impl<H: Handles> Book<H> {
             stop: Some(stop),
             state: State::Waiting { since: now, client },
         };
-        self.sessions.insert(session, arrived);
+        self.sessions.insert(session, Box::new(arrived));
         self.deadlines.insert((now + limits.assign_timeout, session));
         self.assign_waiting(now, &service);
         self.arrival(now, &service);

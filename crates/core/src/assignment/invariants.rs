@@ -25,14 +25,14 @@ impl<H: Handles> Book<H> {
                 "no client waits while a channel that it may use is idle",
             )?;
             let limits = self.limits_of(name);
-            let returned = |session| self.sessions.get(session).is_some_and(Session::came_back);
+            let returned = |session| self.sessions.get(session).is_some_and(|it| it.came_back());
             let arrived = service.queue.values().filter(|session| !returned(session)).count();
             ensure(arrived <= limits.queue_max, "the queue is bounded")?;
             ensure(
                 limits.sessions_max.is_none_or(|max| service.sessions <= max),
                 "a service's sessions are bounded",
             )?;
-            let of_service = |session: &&_| self.is_session_of(session, name);
+            let of_service = |session: &&Box<_>| self.is_session_of(session, name);
             let counted = self.sessions.values().filter(of_service).count();
             ensure(service.sessions == counted, "a service's sessions are counted")?;
             ensure(

@@ -98,6 +98,7 @@ impl Keeper {
     pub fn handle_ended(&mut self, now: Time, slot: Slot) {
         if let Some(&Channel::Idle(idle)) = self.channels.get(&slot) {
             self.channels.insert(slot, Channel::Ended { at: now, idle });
+            self.ended.insert((now, slot));
             // In version 2 nothing is announced.
             if self.channels_need_command || !matches!(self.command, Command::Up { .. }) {
                 self.give_up_ended(now, slot);
@@ -216,9 +217,8 @@ impl Keeper {
     /// Gives up those that ended without a byte: where there is a time, those whose announcement must have come by then.
     pub(super) fn give_up_ended_before(&mut self, now: Time, bound: Option<Time>) {
         let is_over = |at: Time| bound.is_none_or(|bound| at + ANNOUNCEMENT_GRACE <= bound);
-        let over = |it: &Channel| matches!(it, Channel::Ended { at, .. } if is_over(*at));
-        let ended = self.channels.iter().filter(|(_, it)| over(it));
-        let ended: Vec<Slot> = ended.map(|(slot, _)| *slot).collect();
+        let ended = self.ended.iter().take_while(|(at, _)| is_over(*at));
+        let ended: Vec<Slot> = ended.map(|(_, slot)| *slot).collect();
         for slot in ended {
             self.give_up_ended(now, slot);
         }
@@ -231,13 +231,15 @@ impl Keeper {
 
     /// The channels by which a relay that answers and has closed channels is judged, and whether they have ended.
     pub(super) fn on_trial(&self) -> impl Iterator<Item = (Idle, bool)> {
-        let on_trial = self.backoff.has_answered() && !self.backoff.is_proven();
-        let answered = self.channels.values().filter_map(|channel| match *channel {
+        let is_on_trial = self.backoff.has_answered() && !self.backoff.is_proven();
+        // Most of the time none is, and each call asks.
+        let channels = is_on_trial.then(|| self.channels.values()).into_iter().flatten();
+        let answered = channels.filter_map(|channel| match *channel {
             Channel::Idle(idle) => Some((idle, false)),
             Channel::Ended { idle, .. } => Some((idle, true)),
             Channel::Dialling { .. } => None,
         });
-        answered.filter(move |(idle, _)| on_trial && idle.round == self.backoff.round())
+        answered.filter(|(idle, _)| idle.round == self.backoff.round())
     }
 
     fn open(&mut self, slot: Slot) {
@@ -257,6 +259,9 @@ impl Keeper {
     fn take(&mut self, slot: Slot) -> Option<Channel> {
         let taken = self.channels.remove(&slot)?;
         self.pools.iter_mut().skip(taken.pool()).take(1).for_each(|pool| pool.held -= 1);
+        if let Channel::Ended { at, .. } = taken {
+            self.ended.remove(&(at, slot));
+        }
         match taken {
             Channel::Dialling { .. } => self.dialling -= 1,
             Channel::Idle(Idle { id, .. }) | Channel::Ended { idle: Idle { id, .. }, .. } => {
