@@ -34,7 +34,7 @@ pub(crate) struct Reach;
 
 impl Handles for Reach {
     type Command = CommandHandle;
-    type Channel = oneshot::Sender<Start>;
+    type Channel = oneshot::Sender<Box<Start>>;
     type Client = WaitingClient;
     type Stop = oneshot::Sender<Stop>;
 }
@@ -58,7 +58,7 @@ pub(crate) struct WaitingClient {
 /// What becomes of a client.
 pub(crate) enum Verdict {
     /// It goes to the task of this channel.
-    Assigned(Assignment, oneshot::Sender<Start>),
+    Assigned(Assignment, oneshot::Sender<Box<Start>>),
     /// It is closed.
     Refused(Reason),
 }
@@ -72,7 +72,7 @@ pub(crate) enum Stop {
     Withdraw(Reason),
 }
 
-/// All that a channel's task needs to run a session.
+/// All that a channel's task needs to run a session. It travels in a box, which a channel that waits has no room for.
 pub(crate) struct Start {
     pub(crate) assignment: Assignment,
     pub(crate) client: TcpStream,
@@ -178,7 +178,7 @@ impl Assignments {
     }
 
     /// Puts a channel into the pool.
-    pub(crate) fn channel_idle(&self, channel: ChannelId, handle: oneshot::Sender<Start>) {
+    pub(crate) fn channel_idle(&self, channel: ChannelId, handle: oneshot::Sender<Box<Start>>) {
         self.drive(&mut self.lock(), Input::ChannelIdle { channel, handle });
     }
 

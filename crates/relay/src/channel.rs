@@ -1,5 +1,6 @@
-//! A data channel's life once its hello was taken: answer, idle in the pool, offer, session. One task from its accept to its end.
+//! A data channel's life once its hello was taken: idle in the pool, offer, session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use relayserver_core::Reason;
@@ -11,39 +12,27 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use crate::admission::Place;
 use crate::assignment::{Assignments, ChannelGuard, Start, Stop};
 use crate::context::Context;
 use crate::handshake::Refusal;
 use crate::offer::{self, Outcome};
 use crate::session;
 
-/// A data channel whose hello was taken: it has an id, and is to be answered.
-pub(crate) struct Newcomer {
-    pub(crate) stream: Stream,
-    pub(crate) guard: ChannelGuard,
-    pub(crate) answer: Answer,
-}
-
-/// Answers, waits for a client, and serves it.
-pub(crate) async fn serve(
-    newcomer: Newcomer,
-    place: Place,
-    context: &Context,
-) -> Result<(), Refusal> {
-    let Newcomer { mut stream, guard, answer } = newcomer;
-    send(&mut stream, &answer, context.hello_timeout).await?;
-    context.assignments.count_taken_host();
-    drop(place);
-    match idle(&mut stream, &guard, &context.assignments).await {
-        Some(start) if start.assignment.is_offer => offered(stream, start, context).await,
-        Some(start) => {
-            session::run(stream, start, 0, context).await;
-        }
+/// Waits for a client, and offers it. The session is a task of its own: what a channel needs before it takes as much again.
+pub(crate) async fn serve(mut stream: Stream, guard: ChannelGuard, context: &Arc<Context>) {
+    let Some(start) = idle(&mut stream, &guard, &context.assignments).await else {
         // Over TLS, to be dropped alone would be an abort.
-        None => stream.end_now(),
+        stream.end_now();
+        return;
+    };
+    drop(guard);
+    let accepted = match start.assignment.is_offer {
+        true => Box::pin(offered(stream, start, context)).await,
+        false => Some((stream, start, 0)),
+    };
+    if let Some((stream, start, sent)) = accepted {
+        context.tasks.spawn(session::begin(stream, start, sent, Arc::clone(context)));
     }
-    Ok(())
 }
 
 /// Sends an answer, which is on its way when this resolves.
@@ -65,8 +54,12 @@ pub(crate) async fn send(
     }
 }
 
-/// Offers the session to the host, and runs it if it accepts.
-async fn offered(mut host: Stream, mut start: Start, context: &Context) {
+/// Offers the session to the host. Gives the two back where it has accepted, with how many of the held bytes were sent to it.
+async fn offered(
+    mut host: Stream,
+    mut start: Box<Start>,
+    context: &Context,
+) -> Option<(Stream, Box<Start>, usize)> {
     let session = start.assignment.session;
     let frame = wire::Start {
         session_id: SessionId(session.0.to_be_bytes()),
@@ -80,12 +73,12 @@ async fn offered(mut host: Stream, mut start: Start, context: &Context) {
     let outcome = if start.client_was_reset {
         Outcome::ClientAborted
     } else {
-        let Start { client, held, stop, .. } = &mut start;
+        let Start { client, held, stop, .. } = &mut *start;
         offer::make(&mut host, client, held, stop, &frame, context.accept_timeout).await
     };
     let outcome = match outcome {
         Outcome::Accepted { sent } if context.assignments.accepted(session, &mut start.stop) => {
-            return session::run(host, start, sent, context).await;
+            return Some((host, start, sent));
         }
         // It may not serve it any more; and may have begun to, so that nobody else is to.
         Outcome::Accepted { .. } => match start.stop.try_recv() {
@@ -102,10 +95,11 @@ async fn offered(mut host: Stream, mut start: Start, context: &Context) {
             info!(session.id = %start.assignment.session, host.id = %host, %reason, "session not accepted");
             start.give_back(reason);
         }
-        Outcome::ClientAborted => session::ended_unaccepted(start, Reason::ClientAborted),
-        Outcome::Ended(reason) => session::ended_unaccepted(start, reason),
+        Outcome::ClientAborted => session::ended_unaccepted(*start, Reason::ClientAborted),
+        Outcome::Ended(reason) => session::ended_unaccepted(*start, reason),
         Outcome::Accepted { .. } => {}
     }
+    None
 }
 
 /// Waits in the pool for a client. `None` when the channel ended before one came.
@@ -113,7 +107,7 @@ async fn idle(
     stream: &mut Stream,
     guard: &ChannelGuard,
     assignments: &Assignments,
-) -> Option<Start> {
+) -> Option<Box<Start>> {
     let (handle, mut start) = oneshot::channel();
     assignments.channel_idle(guard.channel, handle);
     debug!(channel.id = %guard.channel, "data channel idle");

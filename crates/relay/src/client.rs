@@ -24,7 +24,7 @@ pub(crate) async fn serve(
     assignments: Arc<Assignments>,
     farewells: Arc<Farewells>,
 ) {
-    options::prepare_long_lived(&client);
+    options::prepare_accepted(&client, client_addr.ip());
     let (handle, mut verdict) = handle(&service);
     let (stop_handle, mut stop) = oneshot::channel();
     let mut guard = assignments.client_arrived(handle, stop_handle);
@@ -46,14 +46,14 @@ pub(crate) async fn serve(
             Ok(Verdict::Refused(reason)) => {
                 info!(session.id = %guard.session, %service, client.addr = %client_addr, %reason, "client refused");
                 drop(guard);
-                return refuse(client, reason, was_offered, &farewells).await;
+                return Box::pin(refuse(client, reason, was_offered, &farewells)).await;
             }
             Err(_book_gone) => return,
         };
         let (back, returned) = oneshot::channel();
         let start =
             Start { assignment, client, client_addr, client_was_reset, held, stop, guard, back };
-        let returned = match channel.send(start) {
+        let returned = match channel.send(Box::new(start)) {
             Ok(()) => returned.await.ok(),
             // The channel has ended meanwhile. A host of version 2 has not seen a byte; of version 1, it was told.
             Err(start) if start.assignment.is_offer => Some(start.into_back(Reason::HostAborted)),

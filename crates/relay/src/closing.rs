@@ -1,6 +1,7 @@
 //! How a session's two connections are closed: an end for an end, an abort for an abort, and never over bytes that somebody
 //! still has to get.
 
+use std::io;
 use std::time::Duration;
 
 use relayserver_core::limits;
@@ -52,6 +53,15 @@ impl Legs {
         (leg(&mut self.client.stream), leg(&mut self.host.stream))
     }
 
+    /// Has both wait for readiness in the runtime that is entered.
+    ///
+    /// # Errors
+    /// What the system says. Each goes on then, here or there.
+    pub(crate) fn move_here(&mut self) -> io::Result<()> {
+        self.client.stream.stream.move_here()?;
+        self.host.stream.stream.move_here()
+    }
+
     /// Closes both. What was sent is waited for, unless it is an abort. Dropping the future resets what is not settled.
     pub(crate) async fn close(mut self, ending: Ending, splice: Splice, counts: &Counts) {
         match ending {
@@ -60,7 +70,9 @@ impl Legs {
                 // kernel.
                 tokio::join!(self.client.acknowledged(), self.host.acknowledged());
             }
-            Ending::LastWord(bound) => self.deliver_last_word(splice, counts, bound).await,
+            Ending::LastWord(bound) => {
+                Box::pin(self.deliver_last_word(splice, counts, bound)).await;
+            }
             // Neither is settled: both are reset.
             Ending::Abort => {}
         }

@@ -24,7 +24,7 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, context: Arc<
         info!(host.addr = %peer, reason = %Reason::NetworkNotAllowed, "command channel refused");
         return;
     }
-    options::prepare_waiting(&stream, context.user_timeout);
+    options::prepare_accepted_waiting(&stream, peer.ip(), context.user_timeout);
     let (announcements, queue) = mpsc::channel(limits::ANNOUNCEMENTS_MAX);
     let overflow = Arc::new(Notify::new());
     let refusal = Arc::new(OnceLock::new());

@@ -9,6 +9,7 @@ use relayserver_core::liveness::Patience;
 use relayserver_transport::ServerTls;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admission::Places;
 use crate::assignment::Assignments;
@@ -39,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) hello_timeout: Duration,
     pub(crate) user_timeout: Duration,
     pub(crate) half_closed_timeout: Duration,
+    /// Where sessions run.
+    pub(crate) tasks: TaskTracker,
     /// For refused hosts that are closed politely; beyond so many they are just dropped.
     pub(crate) farewells: Semaphore,
     /// Drain has begun: whoever has not said hello is dropped.

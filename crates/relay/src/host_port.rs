@@ -12,27 +12,23 @@ use relayserver_wire::{DETAIL_LEN_MAX, hello};
 use tracing::{debug, info};
 
 use crate::admission::Place;
-use crate::channel::{self, Newcomer};
+use crate::assignment::ChannelGuard;
+use crate::channel;
 use crate::context::Context;
 use crate::handshake::{self, Arrival, Refusal};
 use crate::member;
 
 /// Serves a connection on the host port.
 pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Context>) {
-    options::prepare_waiting(&stream, context.user_timeout);
-    let arrived = tokio::select! {
-        arrived = handshake::greet(stream, peer.ip(), &context) => arrived,
-        () = context.leaving.cancelled() => return,
-    };
-    let served = match arrived {
-        Ok(arrival) => dispatch(arrival, peer, &context).await,
-        Err(refusal) => Err(refusal),
-    };
+    options::prepare_accepted_waiting(&stream, peer.ip(), context.user_timeout);
+    let served = Box::pin(greet(stream, peer, &context)).await;
     if let Err(refusal) = &served {
         context.assignments.count_refused_host(refusal.reason);
     }
     match served {
-        Ok(()) => {}
+        // It waits here, with no room for what was needed before.
+        Ok(Some(Newcomer { stream, guard })) => channel::serve(stream, guard, &context).await,
+        Ok(None) => {}
         // In a flood of silent connections, a line each would be a flood of its own.
         Err(Refusal { reason: reason @ Reason::HandshakeLimit, detail }) => {
             debug!(host.addr = %peer, %reason, detail, "host refused");
@@ -43,11 +39,26 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Cont
     }
 }
 
-async fn dispatch(arrival: Arrival, peer: SocketAddr, context: &Context) -> Result<(), Refusal> {
-    let Arrival { stream, hello, place } = arrival;
+/// A data channel that has its id and its answer, and is to wait.
+struct Newcomer {
+    stream: Stream,
+    guard: ChannelGuard,
+}
+
+/// Hears who it is and answers. Gives a data channel back, which has a long life still; others have had theirs.
+async fn greet(
+    stream: TcpStream,
+    peer: SocketAddr,
+    context: &Context,
+) -> Result<Option<Newcomer>, Refusal> {
+    let arrived = tokio::select! {
+        arrived = handshake::greet(stream, peer.ip(), context) => arrived?,
+        () = context.leaving.cancelled() => return Ok(None),
+    };
+    let Arrival { stream, hello, place } = arrived;
     match hello.v2 {
         Some(hello) => of_version_2(stream, hello, place, peer, context).await,
-        None => of_version_1(stream, place, peer, context).await,
+        None => of_version_1(stream, place, peer, context).await.map(Some),
     }
 }
 
@@ -57,7 +68,7 @@ async fn of_version_1(
     place: Place,
     peer: SocketAddr,
     context: &Context,
-) -> Result<(), Refusal> {
+) -> Result<Newcomer, Refusal> {
     let host = HostId::from_address(peer.ip());
     if !context.v1 || stream.is_encrypted() {
         let detail = match context.v1 {
@@ -74,8 +85,22 @@ async fn of_version_1(
         .assignments
         .reserve_channel(host, context.service_of_v1.clone(), None)
         .map_err(|reason| Refusal { reason, detail: "no channel for this host".to_owned() })?;
-    let answer = answer(guard.channel.get(), &stream, None, context)?;
-    channel::serve(Newcomer { stream, guard, answer }, place, context).await
+    welcome(stream, guard, None, place, context).await
+}
+
+/// Answers a data channel, which has its id with that.
+async fn welcome(
+    mut stream: Stream,
+    guard: ChannelGuard,
+    v2: Option<AnswerV2>,
+    place: Place,
+    context: &Context,
+) -> Result<Newcomer, Refusal> {
+    let answer = answer(guard.channel.get(), &stream, v2, context)?;
+    channel::send(&mut stream, &answer, context.hello_timeout).await?;
+    context.assignments.count_taken_host();
+    drop(place);
+    Ok(Newcomer { stream, guard })
 }
 
 async fn of_version_2(
@@ -84,7 +109,7 @@ async fn of_version_2(
     place: Place,
     peer: SocketAddr,
     context: &Context,
-) -> Result<(), Refusal> {
+) -> Result<Option<Newcomer>, Refusal> {
     let HelloV2 { host_id, role, .. } = hello;
     let host = HostId::Process(u128::from_be_bytes(host_id.0));
     let mut place = place;
@@ -100,7 +125,8 @@ async fn of_version_2(
             match member::admit(asked, &mut place, peer, context).await {
                 Ok(admitted) => {
                     drop(place);
-                    return member::serve(stream, admitted, peer, context).await;
+                    let served = Box::pin(member::serve(stream, admitted, peer, context)).await;
+                    return served.map(|()| None);
                 }
                 Err(refusal) => refusal,
             }
@@ -109,9 +135,7 @@ async fn of_version_2(
             match member::channel(host, &channel_key, &service, context) {
                 Ok(guard) => {
                     let welcome = Some(AnswerV2::Welcome(hello::Welcome::default()));
-                    let answer = answer(guard.channel.get(), &stream, welcome, context)?;
-                    return channel::serve(Newcomer { stream, guard, answer }, place, context)
-                        .await;
+                    return self::welcome(stream, guard, welcome, place, context).await.map(Some);
                 }
                 Err(refusal) => refusal,
             }
@@ -123,7 +147,7 @@ async fn of_version_2(
     };
     if refusal.reason != Reason::HandshakeLimit {
         // Whoever does not stay to hear it was refused for the same reason.
-        let _told = refuse(&mut stream, &refusal, place, context).await;
+        let _told = Box::pin(refuse(&mut stream, &refusal, place, context)).await;
     }
     Err(refusal)
 }

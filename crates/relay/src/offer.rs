@@ -3,14 +3,14 @@
 //! The start frame goes ahead, and after it at most [`HELD_MAX`] bytes of the client's, which are held until the host has accepted
 //! the session. If it does not, all of them go to another host, from the first byte on.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use relayserver_core::Reason;
-use relayserver_transport::Stream;
 use relayserver_transport::net::TcpStream;
+use relayserver_transport::{Stream, options};
 use relayserver_wire::start::{Start, Verdict};
 use relayserver_wire::{HEADER_LEN, VERDICT_FRAME_MAX, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
@@ -23,12 +23,28 @@ use crate::assignment::Stop;
 /// request need, and no more than may be thrown away and sent again.
 pub(crate) const HELD_MAX: usize = 16 * 1024;
 
+/// No word that accepts a session is shorter: a header and one field. So much can be read of it without reading what is behind it.
+const ACCEPTED_LEN_MIN: usize = HEADER_LEN + 2;
+
 /// What was read of a client whose session no host has accepted yet.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     pub(crate) bytes: Vec<u8>,
     /// Whether that is all that it sends.
     pub(crate) ended: bool,
+}
+
+impl Held {
+    /// Takes in what came of a read into `chunk`. Gives what becomes of the offer where the client was reset.
+    fn take_in(&mut self, come: io::Result<usize>, chunk: &[u8]) -> Option<Outcome> {
+        match come {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Some(Outcome::ClientAborted),
+        }
+        None
+    }
 }
 
 /// What came of an offer.
@@ -87,11 +103,22 @@ pub(crate) async fn make(
 /// Reads the host's word, and nothing behind it.
 async fn read_verdict(host: &mut (impl AsyncRead + Unpin)) -> Outcome {
     let read = async {
-        let mut header = [0; HEADER_LEN];
-        host.read_exact(&mut header).await.map_err(|_| Reason::HostAborted)?;
-        let len = frame::payload_len(header, VERDICT_FRAME_MAX).map_err(|_| Reason::Malformed)?;
+        // As a rule all of it comes with the first reading.
+        let (mut first, mut len_read) = ([0; ACCEPTED_LEN_MIN], 0);
+        while len_read < HEADER_LEN {
+            let rest = first.get_mut(len_read..).unwrap_or_default();
+            match host.read(rest).await {
+                Ok(0) | Err(_) => return Err(Reason::HostAborted),
+                Ok(len) => len_read += len,
+            }
+        }
+        let (header, begun) = first.split_first_chunk().unwrap_or((&[0; HEADER_LEN], &[]));
+        let len = frame::payload_len(*header, VERDICT_FRAME_MAX).map_err(|_| Reason::Malformed)?;
         let mut payload = vec![0; len];
-        host.read_exact(&mut payload).await.map_err(|_| Reason::HostAborted)?;
+        let begun = begun.get(..(len_read - HEADER_LEN).min(len)).unwrap_or_default();
+        let (of_begun, rest) = payload.split_at_mut(begun.len());
+        of_begun.copy_from_slice(begun);
+        host.read_exact(rest).await.map_err(|_| Reason::HostAborted)?;
         Verdict::decode(&payload).map_err(|_| Reason::Malformed)
     };
     match read.await {
@@ -119,17 +146,24 @@ async fn send(
 ) -> Outcome {
     let mut chunk = vec![0; 4096];
     let mut flushed = true;
+    // Where a request is there already, it goes with the start frame: one write, and one reading, less. Whether it is, the runtime
+    // has not asked yet.
+    if held.bytes.is_empty() && !held.ended {
+        let come = options::read_now(client, &mut chunk);
+        if let Some(aborted) = held.take_in(come, &chunk) {
+            return aborted;
+        }
+    }
     loop {
         let sent = written.load(Relaxed);
-        let unsent = match start.get(sent..).filter(|unsent| !unsent.is_empty()) {
-            Some(unsent) => unsent,
-            None => held.bytes.get(sent - start.len()..).unwrap_or_default(),
-        };
+        let unsent_start = start.get(sent..).unwrap_or_default();
+        let unsent_held = held.bytes.get(sent.saturating_sub(start.len())..).unwrap_or_default();
+        let unsent = [unsent_start, unsent_held];
         let room = HELD_MAX.saturating_sub(held.bytes.len()).min(chunk.len());
         let reads = room > 0 && !held.ended;
         tokio::select! {
             biased;
-            handed = hand_on(host, unsent), if !unsent.is_empty() || !flushed => match handed {
+            handed = hand_on(host, unsent), if unsent.iter().any(|it| !it.is_empty()) || !flushed => match handed {
                 Ok(count) => {
                     written.fetch_add(count, Relaxed);
                     flushed = count == 0;
@@ -137,12 +171,9 @@ async fn send(
                 Err(_) => return Outcome::Failed(Reason::HostAborted),
             },
             _readable = client.ready(Interest::READABLE), if reads => {
-                let buffer = chunk.get_mut(..room).unwrap_or_default();
-                match client.try_read(buffer) {
-                    Ok(0) => held.ended = true,
-                    Ok(count) => held.bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return Outcome::ClientAborted,
+                let come = client.try_read(chunk.get_mut(..room).unwrap_or_default());
+                if let Some(aborted) = held.take_in(come, &chunk) {
+                    return aborted;
                 }
             }
             _failed = client.ready(Interest::ERROR), if !reads => return Outcome::ClientAborted,
@@ -151,8 +182,12 @@ async fn send(
 }
 
 /// Writes some of it; nothing left to write, it sees what was written on its way. Gives how many bytes were written.
-async fn hand_on(host: &mut (impl AsyncWrite + Unpin), unsent: &[u8]) -> io::Result<usize> {
-    if unsent.is_empty() { host.flush().await.map(|()| 0) } else { host.write(unsent).await }
+async fn hand_on(host: &mut (impl AsyncWrite + Unpin), unsent: [&[u8]; 2]) -> io::Result<usize> {
+    match unsent {
+        [[], []] => host.flush().await.map(|()| 0),
+        [[], unsent] | [unsent, []] => host.write(unsent).await,
+        both => host.write_vectored(&both.map(IoSlice::new)).await,
+    }
 }
 
 #[cfg(test)]
@@ -229,6 +264,28 @@ mod tests {
         .await;
         assert!(matches!(outcome, Outcome::Accepted { sent: 7 }), "{outcome:?}");
         assert_eq!(held.bytes, b"request");
+    }
+
+    /// What a host sends right behind its word is the session's, in whatever pieces the word comes.
+    #[tokio::test]
+    async fn nothing_behind_the_hosts_word_is_read() {
+        let accepted = Verdict::Accepted.encode();
+        assert_eq!(accepted.len(), ACCEPTED_LEN_MIN);
+        for piece_len in 1..=accepted.len() + 3 {
+            let (mut host, mut relay) = tokio::io::duplex(64);
+            let sent = [&accepted[..], b"abc"].concat();
+            let writing = async {
+                for piece in sent.chunks(piece_len) {
+                    host.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            };
+            let (outcome, ()) = tokio::join!(read_verdict(&mut relay), writing);
+            assert!(matches!(outcome, Outcome::Accepted { sent: 0 }), "{outcome:?}");
+            let mut behind = [0; 3];
+            relay.read_exact(&mut behind).await.unwrap();
+            assert_eq!(&behind, b"abc");
+        }
     }
 
     #[tokio::test]

@@ -209,6 +209,7 @@ fn context(
         hello_timeout: config.hello_timeout,
         user_timeout: config.user_timeout,
         half_closed_timeout: config.half_closed_timeout,
+        tasks: shared.tasks.clone(),
         farewells: Semaphore::new(client::Farewells::MAX),
         leaving: shared.leaving.clone(),
         over: shared.over.clone(),

@@ -9,77 +9,157 @@ use std::time::Duration;
 
 use relayserver_core::{Assignment, End, Reason, SessionId};
 use relayserver_splice::{
-    self as splice, Counts, Failure, Path, Remainder, Side, Splice, Undelivered,
+    self as splice, Counts, Failure, Path, Remainder, Side, Splice, Undelivered, Until, lanes,
 };
 use relayserver_transport::{Stream, abort, options};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::{debug, info};
 
 use crate::assignment::{SessionGuard, Start, Stop};
 use crate::closing::{Ending, Legs};
 use crate::context::Context;
 use crate::offer::Held;
+use crate::traffic::Counted;
 
-/// Runs the session that `start` describes over `host`, to its end. `sent` of the held bytes have gone there already. When the
+/// A session that has begun: no more than it needs as long as it lasts.
+struct Session {
+    assignment: Assignment,
+    client_addr: SocketAddr,
+    client_was_reset: bool,
+    client_has_ended: bool,
+    stop: oneshot::Receiver<Stop>,
+    guard: SessionGuard,
+    counts: Arc<Counts>,
+    _counted: Counted,
+    splice: Splice,
+    legs: Legs,
+    context: Arc<Context>,
+}
+
+/// How a session was over.
+struct Over {
+    reason: Reason,
+    /// Whether its host had sent its last byte.
+    host_finished: bool,
+}
+
+/// Begins the session that `start` describes over `host`, to its end. `sent` of the held bytes have gone there already. When the
 /// relay is over, nothing is waited for.
-pub(crate) async fn run(host: Stream, mut start: Start, sent: usize, context: &Context) {
-    let Context { half_closed_timeout, over, .. } = context;
-    let half_closed_timeout = *half_closed_timeout;
+pub(crate) fn begin(
+    host: Stream,
+    start: Box<Start>,
+    sent: usize,
+    context: Arc<Context>,
+) -> impl Future<Output = ()> + Send + 'static {
     if let Some(socket) = host.tcp() {
         options::prepare_session(socket);
     }
     report_open(&start);
+    // It comes back no more: dropping `back` says so to the client's task, which has nothing left to wait for.
+    let Start { assignment, client, client_addr, client_was_reset, held, stop, guard, back: _ } =
+        *start;
     let counts = Arc::new(Counts::default());
     counts.to_host.fetch_add(sent as u64, Ordering::Relaxed);
-    let held = std::mem::take(&mut start.held);
-    let has_ended = held.ended;
-    let mut splice = Splice::from_remainder(rest_of(held, sent), Path::Auto);
-    let Start { assignment, client, client_addr, client_was_reset, mut stop, guard, back, .. } =
-        start;
-    // It comes back no more: the client's task has nothing left to wait for.
-    drop(back);
-    let rates = context.rates.get(&assignment.service);
-    let mut legs = Legs::new(client, host, rates);
-    let Assignment { session, host, .. } = assignment;
-    let _counted = guard.assignments().traffic.count(host, session, &counts, rates.is_some());
-    let progress = Progress::new(&guard, &assignment);
-    if has_ended {
-        progress.finished(Side::Client);
+    let is_held_back = context.rates.contains_key(&assignment.service);
+    let traffic = &guard.assignments().traffic;
+    let _counted = traffic.count(assignment.host, assignment.session, &counts, is_held_back);
+    let client_has_ended = held.ended;
+    let splice = Splice::from_remainder(rest_of(held, sent), Path::Auto);
+    let legs = Legs::new(client, host, context.rates.get(&assignment.service));
+    let session = Box::new(Session {
+        assignment,
+        client_addr,
+        client_was_reset,
+        client_has_ended,
+        stop,
+        guard,
+        counts,
+        _counted,
+        splice,
+        legs,
+        context,
+    });
+    session.run()
+}
+
+impl Session {
+    /// Boxed, since a future has what it was called with twice.
+    async fn run(mut self: Box<Self>) {
+        let until = if lanes::are_open() { Until::Busy } else { Until::End };
+        match self.serve(until).await {
+            Some(over) => Box::pin(self.end(over)).await,
+            None => Box::pin(self.change_lane()).await,
+        }
     }
-    let reason = {
-        let mut on_eof = |side| progress.finished(side);
-        let (client, host) = legs.both();
-        tokio::select! {
-            biased;
-            () = ready(()), if client_was_reset => Reason::ClientAborted,
-            ended = splice.run(client, host, &counts, &mut on_eof) => {
-                reason_of(&assignment, ended)
+
+    /// Goes on where a busy session is best served.
+    async fn change_lane(mut self: Box<Self>) {
+        let lane = lanes::quietest().filter(|lane| {
+            let _entered = lane.enter();
+            self.legs.move_here().is_ok()
+        });
+        let tasks = self.context.tasks.clone();
+        let rest = async move {
+            if let Some(over) = self.serve(Until::End).await {
+                Box::pin(self.end(over)).await;
             }
-            stopped = &mut stop => match stopped {
-                Ok(Stop::End(reason) | Stop::Withdraw(reason)) => reason,
-                Err(_book_gone) => Reason::Drained,
-            },
-            () = progress.silence(&counts, half_closed_timeout) => Reason::HalfClosedTimeout,
+        };
+        match lane {
+            Some(lane) => drop(tasks.spawn_on(rest, lane)),
+            None => rest.await,
         }
-    };
-    if reason == Reason::ClientAborted {
-        progress.finished(Side::Client);
     }
-    let ending = match reason {
-        Reason::Finished => Ending::Finished,
-        Reason::HostLost if progress.host_finished.load(Ordering::Relaxed) => {
-            Ending::LastWord(half_closed_timeout)
+
+    /// Serves the session until it is over. `None` where it turns out to be busy, if that is looked for.
+    async fn serve(&mut self, until: Until) -> Option<Over> {
+        let Session { assignment, guard, counts, context, legs, splice, stop, .. } = self;
+        let progress = Progress::new(guard, assignment);
+        if std::mem::take(&mut self.client_has_ended) {
+            progress.finished(Side::Client);
         }
-        _ => Ending::Abort,
-    };
-    over.run_until_cancelled(legs.close(ending, splice, &counts)).await;
-    let end = End {
-        reason,
-        bytes_to_host: counts.to_host.load(Ordering::Relaxed),
-        bytes_to_client: counts.to_client.load(Ordering::Relaxed),
-    };
-    report(&assignment, client_addr, end);
-    guard.ended(end);
+        let reason = {
+            let mut on_eof = |side| progress.finished(side);
+            let (client, host) = legs.both();
+            tokio::select! {
+                biased;
+                () = ready(()), if self.client_was_reset => Reason::ClientAborted,
+                ran = splice.run_until(until, client, host, counts, &mut on_eof) => match ran {
+                    Ok(Until::Busy) => return None,
+                    Ok(Until::End) => Reason::Finished,
+                    Err(failure) => reason_of(assignment, failure),
+                },
+                stopped = stop => match stopped {
+                    Ok(Stop::End(reason) | Stop::Withdraw(reason)) => reason,
+                    Err(_book_gone) => Reason::Drained,
+                },
+                () = progress.silence(counts, context.half_closed_timeout) => Reason::HalfClosedTimeout,
+            }
+        };
+        if reason == Reason::ClientAborted {
+            progress.finished(Side::Client);
+        }
+        let host_finished = progress.host_finished.load(Ordering::Relaxed);
+        Some(Over { reason, host_finished })
+    }
+
+    /// Most of what closing takes is for ends that are rare: what awaits this is to box it.
+    async fn end(self: Box<Self>, over: Over) {
+        let Over { reason, host_finished } = over;
+        let Session { assignment, client_addr, guard, counts, splice, legs, context, .. } = *self;
+        let ending = match reason {
+            Reason::Finished => Ending::Finished,
+            Reason::HostLost if host_finished => Ending::LastWord(context.half_closed_timeout),
+            _ => Ending::Abort,
+        };
+        context.over.run_until_cancelled(legs.close(ending, splice, &counts)).await;
+        let end = End {
+            reason,
+            bytes_to_host: counts.to_host.load(Ordering::Relaxed),
+            bytes_to_client: counts.to_client.load(Ordering::Relaxed),
+        };
+        report(&assignment, client_addr, end);
+        guard.ended(end);
+    }
 }
 
 /// Which sides have sent their last byte.
@@ -111,7 +191,8 @@ impl Progress<'_> {
     /// Resolves when the session is half-closed and nothing has moved for `bound`. Holds no timer before that.
     async fn silence(&self, counts: &Counts, bound: Duration) {
         self.half_closed.notified().await;
-        counts.unchanged_for(bound).await;
+        // Few sessions come to that.
+        Box::pin(counts.unchanged_for(bound)).await;
     }
 }
 
@@ -131,8 +212,8 @@ fn rest_of(mut held: Held, sent: usize) -> Remainder {
     Remainder { to_host: Undelivered { bytes: held.bytes, end }, ..Remainder::default() }
 }
 
-fn reason_of(assignment: &Assignment, ended: Result<(), Failure>) -> Reason {
-    let Err(Failure { side, operation, error }) = ended else { return Reason::Finished };
+fn reason_of(assignment: &Assignment, failure: Failure) -> Reason {
+    let Failure { side, operation, error } = failure;
     debug!(session.id = %assignment.session, leg = %side, ?operation, %error, "leg failed");
     match side {
         Side::Client => Reason::ClientAborted,

@@ -12,7 +12,8 @@ use relayserver_wire::command::Announcement as Message;
 use relayserver_wire::frame::Decoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::assignment::CommandGuard;
@@ -21,6 +22,12 @@ use crate::command::encode;
 use crate::context::Context;
 use crate::drain;
 use crate::traffic::Traffic;
+
+/// How long the news that a session has ended may wait for others, so that many of them cost one write. Nobody acts on it.
+const NEWS_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How many announcements go out in one write.
+const BATCH_MAX: usize = 64;
 
 /// How many pings and pongs may wait to be written. A host that asks more often than it reads gets fewer answers.
 const SIGNS_MAX: usize = 16;
@@ -47,6 +54,8 @@ pub(crate) async fn run(
     let (reader, writer) = stream.into_split();
     let mut listener = Listener::new(signs, host, guard, context);
     tokio::select! {
+        // What was to be said when the relay is over is said.
+        biased;
         () = speak(queue, signs_queue, writer, context) => {
             refusal.get().copied().unwrap_or(Reason::CommandStuck)
         }
@@ -64,13 +73,14 @@ async fn speak(
     context: &Context,
 ) {
     let mut said_leaving = false;
+    let mut batch = Vec::new();
     loop {
-        let frame = tokio::select! {
+        let frames = tokio::select! {
             biased;
             Some(sign) = signs.recv() => sign.encode(),
-            announcement = queue.recv() => match announcement {
-                Some(announcement) => encode(announcement),
-                None => return,
+            more = gather(&mut queue, &mut batch, &context.leaving) => match more {
+                true => batch.drain(..).flat_map(encode).collect(),
+                false => return,
             },
             () = context.leaving.cancelled(), if !said_leaving => {
                 said_leaving = true;
@@ -79,7 +89,7 @@ async fn speak(
             }
         };
         let writing = async {
-            writer.write_all(&frame).await?;
+            writer.write_all(&frames).await?;
             writer.flush().await
         };
         match timeout(limits::COMMAND_WRITE_TIMEOUT, writing).await {
@@ -87,6 +97,29 @@ async fn speak(
             Ok(Err(_)) | Err(_) => return,
         }
     }
+}
+
+/// Waits until `batch` has something to announce, and, where all of that are ended sessions, a moment for more, unless the relay is
+/// `leaving`: the last session's end may be the relay's too. `false` when there will be nothing more.
+///
+/// Cancel safe: what was taken off the queue is in `batch`.
+async fn gather(
+    queue: &mut mpsc::Receiver<Announcement>,
+    batch: &mut Vec<Announcement>,
+    leaving: &CancellationToken,
+) -> bool {
+    if batch.is_empty() && queue.recv_many(batch, BATCH_MAX).await == 0 {
+        return false;
+    }
+    if batch.iter().all(|it| matches!(it, Announcement::Ended(..))) {
+        let _waited = leaving.run_until_cancelled(sleep(NEWS_INTERVAL)).await;
+        while batch.len() < BATCH_MAX
+            && let Ok(more) = queue.try_recv()
+        {
+            batch.push(more);
+        }
+    }
+    true
 }
 
 fn leaving(retry_after: Duration) -> Message {

@@ -1,7 +1,7 @@
 //! What sessions carry at this moment, by host: to be counted while they run, and so that a host whose command channel is stuck while
 //! its sessions run is not taken for a silent one. The data path knows nothing of it: it has counts of its own, which are looked at.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ struct Books {
 
 #[derive(Default)]
 struct OfHost {
-    sessions: HashMap<SessionId, Session>,
+    sessions: BTreeMap<SessionId, Session>,
     /// The arrivals of those that ended while others ran.
     ended_arrivals: u64,
 }

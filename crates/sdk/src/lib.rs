@@ -42,6 +42,7 @@ mod listener;
 mod network;
 mod report;
 mod session;
+mod session_id;
 mod shared;
 mod status;
 mod talk;
@@ -54,7 +55,8 @@ pub use events::{DropReason, Event, Events};
 pub use handler::Handler;
 pub use join::{Join, JoinError};
 pub use listener::Listener;
-pub use session::{ReadHalf, Session, SessionId, WriteHalf};
+pub use session::{ReadHalf, Session, WriteHalf};
+pub use session_id::SessionId;
 pub use status::{Served, Status, StatusWatch};
 
 /// The examples of the README are compiled with those of the documentation.

@@ -15,58 +15,13 @@ use relayserver_wire::WORD_LEN_MAX;
 use relayserver_wire::start::{Start, Verdict};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
-use tracing::field::{DisplayValue, display};
+use tracing::field::display;
 use tracing::{debug, info};
 
+use crate::SessionId;
 use crate::contact::Since;
 use crate::events::DropReason;
 use crate::shared::Shared;
-
-/// Names a session: with protocol version 2 by the relay's own name for it, `session.id` in its log; with version 1 by the
-/// channel's id, `channel.id` there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(Name);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Name {
-    Channel(i32),
-    Session(relayserver_wire::SessionId),
-}
-
-impl SessionId {
-    pub(crate) fn of_channel(channel_id: i32) -> SessionId {
-        SessionId(Name::Channel(channel_id))
-    }
-
-    pub(crate) fn of_session(id: relayserver_wire::SessionId) -> SessionId {
-        SessionId(Name::Session(id))
-    }
-
-    /// For the field `channel.id` of a log line.
-    pub(crate) fn channel(self) -> Option<i32> {
-        match self.0 {
-            Name::Channel(id) => Some(id),
-            Name::Session(_) => None,
-        }
-    }
-
-    /// For the field `session.id` of a log line.
-    pub(crate) fn session(self) -> Option<DisplayValue<relayserver_wire::SessionId>> {
-        match self.0 {
-            Name::Channel(_) => None,
-            Name::Session(id) => Some(display(id)),
-        }
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Name::Channel(id) => id.fmt(f),
-            Name::Session(id) => id.fmt(f),
-        }
-    }
-}
 
 /// A client, connected through the relay. It reads and writes as a `TcpStream` does.
 ///
@@ -83,6 +38,8 @@ pub struct Session {
     stream: Option<Stream>,
     /// Until it is accepted.
     offer: Option<Offer>,
+    /// Whether the word that it is accepted waits for what is written next.
+    is_word_held: bool,
     life: Arc<Life>,
 }
 
@@ -137,7 +94,7 @@ impl Session {
         );
         let (shared, reason) = (Arc::clone(shared), Mutex::new(DropReason::Closed));
         let life = Life { id, service, client_addr, shared, reason };
-        Session { stream: Some(stream), offer, life: Arc::new(life) }
+        Session { stream: Some(stream), offer, is_word_held: false, life: Arc::new(life) }
     }
 
     /// The session's name.
@@ -174,6 +131,7 @@ impl Session {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (Some(offer), Some(stream)) = (&mut self.offer, &mut self.stream) else {
+            self.push();
             return Poll::Ready(Ok(()));
         };
         if !self.life.shared.contact.is_unbroken(offer.since) {
@@ -187,6 +145,34 @@ impl Session {
         ready!(Pin::new(stream).poll_flush(cx))?;
         self.offer = None;
         Poll::Ready(Ok(()))
+    }
+
+    /// As [`accept`](Session::accept), but its word leaves together with what is written next, if that comes soon: a packet, and a turn of
+    /// the relay, less. [`push`](Session::push) sends it alone.
+    pub(crate) async fn accept_held(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_accept_held(cx)).await
+    }
+
+    fn poll_accept_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let (Some(offer), Some(stream)) = (&mut self.offer, &self.stream)
+            && offer.written == 0
+            && self.life.shared.contact.is_unbroken(offer.since)
+        {
+            offer.written = stream.hold(&offer.frame);
+            if offer.written == offer.frame.len() {
+                (self.offer, self.is_word_held) = (None, true);
+            }
+        }
+        if self.offer.is_some() { self.poll_accept(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Sends the word that the session is accepted, where that is held.
+    pub(crate) fn push(&mut self) {
+        if std::mem::take(&mut self.is_word_held)
+            && let Some(stream) = &self.stream
+        {
+            stream.push();
+        }
     }
 
     /// Refuses the client. A relay of version 2 gives it to another host, unless this one has accepted it; else the client sees its
@@ -258,6 +244,11 @@ impl Session {
         leg(self.stream_mut())
     }
 
+    /// Has the connection wait for readiness in the runtime that is entered.
+    pub(crate) fn move_here(&mut self) -> io::Result<()> {
+        self.stream_mut().move_here()
+    }
+
     /// Resolves when the client has taken all that was sent, the end included, as far as the relay's socket tells.
     pub(crate) async fn acknowledged(&self) {
         let waiting = acknowledged(self.socket());
@@ -283,6 +274,8 @@ impl Session {
     }
 
     fn end(mut self, reason: DropReason) {
+        // A reset would take it along, and a session that nobody has accepted goes to another host.
+        self.push();
         self.life.set_reason(reason);
         self.take_stream().abort();
     }
@@ -290,6 +283,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // As with an abort.
+        self.push();
         let Some(stream) = &self.stream else {
             return;
         };
@@ -403,8 +398,13 @@ impl AsyncRead for Session {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.poll_accept(cx))?;
-        Pin::new(self.stream_mut()).poll_read(cx, buf)
+        ready!(self.poll_accept_held(cx))?;
+        let read = Pin::new(self.stream_mut()).poll_read(cx, buf);
+        if read.is_pending() {
+            // Its handler waits for the client, and writes nothing meanwhile.
+            self.push();
+        }
+        read
     }
 }
 
@@ -419,7 +419,7 @@ impl AsyncRead for ReadHalf {
 }
 
 macro_rules! write_through {
-    ($type:ty, |$session:ident, $cx:ident| $inner:expr) => {
+    ($type:ty, |$session:ident, $cx:ident| $inner:expr, to flush $flushed:expr) => {
         impl AsyncWrite for $type {
             fn poll_write(
                 self: Pin<&mut Self>,
@@ -445,7 +445,7 @@ macro_rules! write_through {
 
             fn poll_flush(self: Pin<&mut Self>, $cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 let $session = self.get_mut();
-                Pin::new($inner).poll_flush($cx)
+                Pin::new($flushed).poll_flush($cx)
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, $cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -456,11 +456,20 @@ macro_rules! write_through {
     };
 }
 
-write_through!(Session, |session, cx| {
-    ready!(session.poll_accept(cx))?;
-    session.stream_mut()
-});
-write_through!(WriteHalf, |half, cx| half.inner());
+write_through!(
+    Session,
+    |session, cx| {
+        ready!(session.poll_accept_held(cx))?;
+        // It leaves with what is written now, or with the end.
+        session.is_word_held = false;
+        session.stream_mut()
+    },
+    to flush {
+        ready!(session.poll_accept(cx))?;
+        session.stream_mut()
+    }
+);
+write_through!(WriteHalf, |half, cx| half.inner(), to flush half.inner());
 
 /// A connection as a leg, by the best way that there is for its kind.
 pub(crate) fn leg(stream: &mut Stream) -> Leg<'_> {

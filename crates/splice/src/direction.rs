@@ -149,6 +149,11 @@ impl Direction {
         self.end != End::Open
     }
 
+    /// Whether it is open, and moves no bulk.
+    pub(crate) fn is_chatty(&self) -> bool {
+        self.end == End::Open && !self.pace.is_bulk()
+    }
+
     /// Whether a poll that found nothing to do waits for the sender, whose abort it would then be told by the read.
     pub(crate) fn waits_for_sender(&self) -> bool {
         matches!((&self.held, self.end), (Held::Nothing, End::Open))

@@ -12,6 +12,7 @@
 
 mod direction;
 mod failure;
+pub mod lanes;
 mod leg;
 #[cfg(target_os = "linux")]
 mod pipe;
@@ -30,4 +31,4 @@ mod tests;
 pub use failure::{Failure, Operation, Side};
 pub use leg::{ByteStream, Leg};
 pub use remainder::{End, Remainder, Undelivered};
-pub use splice::{Counts, Path, Splice};
+pub use splice::{Counts, Path, Splice, Until};

@@ -3,10 +3,14 @@
 //! Used by [`Leg`](crate::Leg) for copying, by `direction` for splicing and by `watch` for aborts. It never closes,
 //! and never changes an option of, a socket: both belong to whoever lent it.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
+#[cfg(not(target_os = "linux"))]
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 
+#[cfg(target_os = "linux")]
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
@@ -61,11 +65,7 @@ impl<'a> Socket<'a> {
     pub(crate) fn poll_write(self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_write_ready(cx))?;
-            let written = match self {
-                Socket::Tcp(stream) => stream.try_write(buf),
-                #[cfg(unix)]
-                Socket::Unix(stream) => stream.try_write(buf),
-            };
+            let written = self.try_io(Interest::WRITABLE, || self.send(buf));
             match written {
                 Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 Err(error) if is_passing(&error) => {}
@@ -140,8 +140,26 @@ impl<'a> Socket<'a> {
         }
     }
 
+    /// The system's own call: the C library's is one that threads can be cancelled in, which costs on each side of it.
+    #[cfg(target_os = "linux")]
+    fn receive(self, buf: &mut [u8]) -> io::Result<usize> {
+        let (received, _) = rustix::net::recv(&*self.sock(), buf, RecvFlags::empty())?;
+        Ok(received)
+    }
+
+    #[cfg(not(target_os = "linux"))]
     fn receive(self, buf: &mut [u8]) -> io::Result<usize> {
         (&*self.sock()).read(buf)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn send(self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&*self.sock(), bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn send(self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.sock()).write(bytes)
     }
 }
 

@@ -37,6 +37,18 @@ pub enum Path {
     Copy,
 }
 
+/// Until when [`Splice::run_until`] is to go on, and until when it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Both directions have ended.
+    End,
+    /// The session is busy. It goes on with the next run.
+    Busy,
+}
+
+/// A session that was woken so often is busy: some dozens of requests and answers. Moving it costs as much as a few of them.
+const BUSY_POLLS: u32 = 64;
+
 /// The bytes that were written to each leg's socket or stream. Exact at any time, also while `run` is running.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -114,15 +126,39 @@ impl Splice {
         counts: &Counts,
         on_eof: &mut (dyn FnMut(Side) + Send),
     ) -> impl Future<Output = Result<(), Failure>> + Send {
-        let mut client_watch = Watch::new(client.socket());
-        let mut host_watch = Watch::new(host.socket());
+        let mut watches = Watches::new(&client, &host);
+        poll_fn(move |cx| self.poll_legs(cx, &mut client, &mut host, &mut watches, counts, on_eof))
+    }
+
+    /// As [`run`](Splice::run), but, where `until` says so, it comes back too when the session turns out to be busy with small messages:
+    /// then it is better served on a [lane](crate::lanes). A session over anything but two sockets never is.
+    ///
+    /// # Errors
+    /// As [`run`](Splice::run).
+    ///
+    /// # Cancel safety
+    /// As [`run`](Splice::run).
+    pub fn run_until(
+        &mut self,
+        until: Until,
+        mut client: Leg<'_>,
+        mut host: Leg<'_>,
+        counts: &Counts,
+        on_eof: &mut (dyn FnMut(Side) + Send),
+    ) -> impl Future<Output = Result<Until, Failure>> + Send {
+        let mut watches = Watches::new(&client, &host);
+        let can_move = watches.are_of_sockets() && until == Until::Busy;
+        let mut calm = can_move.then_some(BUSY_POLLS);
         poll_fn(move |cx| {
-            if self.poll_directions(cx, &mut client, &mut host, counts, on_eof)?.is_ready() {
-                return Poll::Ready(Ok(()));
+            let polled =
+                self.poll_legs(cx, &mut client, &mut host, &mut watches, counts, on_eof)?;
+            if polled.is_ready() {
+                return Poll::Ready(Ok(Until::End));
             }
-            let Splice { to_host, to_client, .. } = &*self;
-            notice_abort(cx, &mut client_watch, Side::Client, to_host, to_client)?;
-            notice_abort(cx, &mut host_watch, Side::Host, to_client, to_host)?;
+            calm = calm.map(|calm| calm.saturating_sub(1));
+            if calm == Some(0) && self.to_host.is_chatty() && self.to_client.is_chatty() {
+                return Poll::Ready(Ok(Until::Busy));
+            }
             Poll::Pending
         })
     }
@@ -146,6 +182,24 @@ impl Splice {
             to_host: self.to_host.into_undelivered()?,
             to_client: self.to_client.into_undelivered()?,
         })
+    }
+
+    fn poll_legs(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Leg<'_>,
+        host: &mut Leg<'_>,
+        watches: &mut Watches<'_, '_>,
+        counts: &Counts,
+        on_eof: &mut (dyn FnMut(Side) + Send),
+    ) -> Poll<Result<(), Failure>> {
+        if self.poll_directions(cx, client, host, counts, on_eof)?.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let Splice { to_host, to_client, .. } = &*self;
+        notice_abort(cx, &mut watches.client, Side::Client, to_host, to_client)?;
+        notice_abort(cx, &mut watches.host, Side::Host, to_client, to_host)?;
+        Poll::Pending
     }
 
     fn poll_directions(
@@ -188,6 +242,22 @@ impl Splice {
     #[cfg(all(test, target_os = "linux"))]
     pub(crate) fn direction_to_host(&mut self) -> &mut Direction {
         &mut self.to_host
+    }
+}
+
+/// Notices aborts of either leg.
+struct Watches<'c, 'h> {
+    client: Watch<'c>,
+    host: Watch<'h>,
+}
+
+impl<'c, 'h> Watches<'c, 'h> {
+    fn new(client: &Leg<'c>, host: &Leg<'h>) -> Watches<'c, 'h> {
+        Watches { client: Watch::new(client.socket()), host: Watch::new(host.socket()) }
+    }
+
+    fn are_of_sockets(&self) -> bool {
+        self.client.has_socket() && self.host.has_socket()
     }
 }
 

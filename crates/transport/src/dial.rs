@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::HostPort;
 use crate::net::TcpStream;
+#[cfg(not(simulation))]
+use crate::options;
 
 /// How long an address has for itself before the next one is tried beside it (RFC 8305 advises 250 ms).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -97,6 +99,9 @@ async fn race(
     source: Option<IpAddr>,
     dial_timeout: Duration,
 ) -> io::Result<TcpStream> {
+    if let [address] = *addresses {
+        return connect(address, source).await;
+    }
     // All get their turn in time, however many there are.
     let turns = u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
     let head_start = HEAD_START.min(dial_timeout / turns);
@@ -144,9 +149,10 @@ async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpS
     socket.set_nodelay(true)?;
     let stream = socket.connect(address).await?;
     // On loopback the system may choose the very port that is dialled and connect the socket to itself.
-    if stream.local_addr()? == stream.peer_addr()? {
+    if stream.local_addr()? == address {
         return Err(ErrorKind::ConnectionRefused.into());
     }
+    options::prepare_nearby(&stream, address.ip());
     Ok(stream)
 }
 

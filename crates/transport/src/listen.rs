@@ -6,17 +6,20 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
 #[cfg(not(simulation))]
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::net::TcpListener;
+#[cfg(not(simulation))]
+use crate::options;
 
 /// How many connections the system keeps until they are accepted: bursts of thousands of clients and hosts arrive within
 /// a round trip. The system may have a lower bound of its own.
 #[cfg(not(simulation))]
 const BACKLOG: i32 = 4096;
 
-/// Listens on `addr`; port 0 takes a free one. `[::]` takes IPv4 too. Accepted connections have TCP_NODELAY set, where
-/// the system lets them inherit it.
+/// Listens on `addr`; port 0 takes a free one. `[::]` takes IPv4 too. Accepted connections have TCP_NODELAY set and the keepalive of
+/// [`prepare_long_lived`](crate::options::prepare_long_lived), where the system lets them inherit it, as Linux does: five calls less
+/// for each of them.
 ///
 /// # Errors
 /// What the system says: the port is taken, or not ours to take.
@@ -34,6 +37,7 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.set_tcp_nodelay(true)?;
+    options::set_keepalive_of(SockRef::from(&socket), options::KEEPALIVE)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
@@ -60,11 +64,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn accepted_connections_have_nodelay() {
+    async fn accepted_connections_have_nodelay_and_keepalive() {
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
-        assert!(accepted.nodelay().unwrap());
+        let (accepted, peer) = listener.accept().await.unwrap();
+        options::prepare_accepted(&accepted, peer.ip());
+        let socket = SockRef::from(&accepted);
+        assert!(accepted.nodelay().unwrap() && socket.keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            let options::Keepalive { idle, interval, probes_max } = options::KEEPALIVE;
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), probes_max);
+        }
     }
 
     #[tokio::test]

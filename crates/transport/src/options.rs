@@ -1,6 +1,7 @@
 //! What is asked of a connection's socket, by what it is used for. Nothing here decides when.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 #[cfg(not(simulation))]
@@ -30,11 +31,16 @@ pub const KEEPALIVE: Keepalive =
 /// What the system says, such as that the peer has gone already.
 #[cfg(not(simulation))]
 pub fn set_keepalive(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
+    set_keepalive_of(SockRef::from(stream), keepalive)
+}
+
+#[cfg(not(simulation))]
+pub(crate) fn set_keepalive_of(socket: SockRef<'_>, keepalive: Keepalive) -> io::Result<()> {
     let settings = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
     // The only system that takes no number of probes.
     #[cfg(not(target_os = "openbsd"))]
     let settings = settings.with_retries(keepalive.probes_max);
-    SockRef::from(stream).set_tcp_keepalive(&settings)
+    socket.set_tcp_keepalive(&settings)
 }
 
 /// How long sent bytes, and keepalive probes, may stay unacknowledged before the kernel calls the connection dead; `None`:
@@ -76,12 +82,14 @@ mod without {
         Ok(())
     }
 
-    pub(super) fn set_nodelay(_: &TcpStream) -> io::Result<()> {
+    pub(crate) fn set_nodelay(_: &TcpStream) -> io::Result<()> {
         Ok(())
     }
 }
 #[cfg(simulation)]
-use without::{set_keepalive, set_nodelay, set_user_timeout};
+pub(crate) use without::set_nodelay;
+#[cfg(simulation)]
+use without::{set_keepalive, set_user_timeout};
 
 /// Sets up a connection that waits for its peer, such as an idle channel: what is dead is to be noticed, and NATs are kept awake.
 pub fn prepare_waiting(stream: &TcpStream, user_timeout: Duration) {
@@ -107,11 +115,65 @@ pub fn prepare_long_lived(stream: &TcpStream) {
     log_failure(set_nodelay(stream));
 }
 
+/// Sets up a connection that [`listen`](crate::listen) has accepted from `peer` as [`prepare_long_lived`] does.
+pub fn prepare_accepted(stream: &TcpStream, peer: IpAddr) {
+    if !cfg!(target_os = "linux") {
+        prepare_long_lived(stream);
+    }
+    prepare_nearby(stream, peer);
+}
+
+/// Sets up a connection that was accepted from `peer`, and waits for it, as [`prepare_waiting`] does.
+pub fn prepare_accepted_waiting(stream: &TcpStream, peer: IpAddr, user_timeout: Duration) {
+    prepare_accepted(stream, peer);
+    log_failure(set_user_timeout(stream, Some(user_timeout)));
+}
+
+/// Sets up a connection whose `peer` may be on this machine. BBR paces what it sends, by timers, and on loopback that is most of what
+/// sending costs, for a network that is not there: a third of what moves without it was measured. Other algorithms do not pace.
+pub(crate) fn prepare_nearby(stream: &TcpStream, peer: IpAddr) {
+    #[cfg(all(target_os = "linux", not(simulation)))]
+    if peer.to_canonical().is_loopback() && is_paced_by_default(stream) {
+        // The one that every program may choose.
+        log_failure(SockRef::from(stream).set_tcp_congestion(b"reno"));
+    }
+    #[cfg(any(not(target_os = "linux"), simulation))]
+    let _ = (stream, peer);
+}
+
+/// Whether this machine's connections are paced, as `stream` is, which nobody has changed yet.
+#[cfg(all(target_os = "linux", not(simulation)))]
+fn is_paced_by_default(stream: &TcpStream) -> bool {
+    static IS_PACED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *IS_PACED.get_or_init(|| {
+        SockRef::from(stream).tcp_congestion().is_ok_and(|name| name.starts_with(b"bbr"))
+    })
+}
+
 /// A socket that takes no options is one whose peer has gone already, which its reader will find out.
-fn log_failure(set: io::Result<()>) {
+pub(crate) fn log_failure(set: io::Result<()>) {
     if let Err(error) = set {
         debug!(%error, "socket option not set");
     }
+}
+
+/// Reads what has come, without asking the runtime whether something has: for a connection that was just accepted, which it does not
+/// know yet.
+///
+/// # Errors
+/// `WouldBlock` where nothing has come; and what the system says.
+#[cfg(not(simulation))]
+pub fn read_now(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    std::io::Read::read(&mut &*SockRef::from(stream), buf)
+}
+
+/// Reads what has come.
+///
+/// # Errors
+/// `WouldBlock` where nothing has come; and what the system says.
+#[cfg(simulation)]
+pub fn read_now(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    stream.try_read(buf)
 }
 
 /// Makes the close of a connection, whenever it comes, a RST, so that the peer can tell it from an end.

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use crate::heard::{self, Heard};
 use crate::net::TcpStream;
-use crate::options::reset_on_close;
+use crate::options::{self, reset_on_close};
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 
@@ -70,6 +70,56 @@ impl Stream {
             Stream::Unix(_) => false,
             #[cfg(feature = "tls")]
             Stream::Tls(_) => true,
+        }
+    }
+
+    /// Has the connection wait for readiness in the runtime that is entered, from now on. What is no plain TCP connection stays where it
+    /// is.
+    ///
+    /// # Errors
+    /// What the system says, as where no descriptor is left for a moment. The connection goes on as before then.
+    #[cfg(not(simulation))]
+    pub fn move_here(&mut self) -> io::Result<()> {
+        if let Stream::Tcp(stream) = self {
+            let same = socket2::SockRef::from(&*stream).try_clone()?;
+            *stream = TcpStream::from_std(same.into())?;
+        }
+        Ok(())
+    }
+
+    /// Sockets of the simulated network belong to no runtime.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(simulation)]
+    pub fn move_here(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Hands `bytes` to the connection so that they leave together with what is written next: one packet less. Without that they leave
+    /// with [`push`](Stream::push), and after some 200 ms anyhow (`MSG_MORE` of send(2)). Gives how many were taken; what was not is to
+    /// be written. None are where this cannot be had, as over TLS.
+    pub fn hold(&self, bytes: &[u8]) -> usize {
+        match self {
+            #[cfg(all(target_os = "linux", not(simulation)))]
+            Stream::Tcp(stream) => {
+                use rustix::net::{SendFlags, send};
+                let flags = SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                // Where it fails, so will the write that is to follow, and say why.
+                send(stream, bytes, flags).unwrap_or(0)
+            }
+            _ => {
+                let _ = bytes;
+                0
+            }
+        }
+    }
+
+    /// Sends what [`hold`](Stream::hold) holds.
+    pub fn push(&self) {
+        if let Stream::Tcp(stream) = self {
+            // Linux sends what is held when this is set, also where it is set already.
+            options::log_failure(options::set_nodelay(stream));
         }
     }
 
@@ -200,6 +250,40 @@ mod tests {
         let (one, mut other) = pair().await;
         drop(one);
         assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    /// Loopback hands over what is sent before the call that sends it returns.
+    #[cfg(all(target_os = "linux", not(simulation)))]
+    #[tokio::test]
+    async fn what_is_held_leaves_when_pushed_and_with_what_is_written() {
+        let now_there = |stream: &TcpStream| {
+            let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+            let peeked = rustix::net::recv(stream, &mut [0; 16], flags);
+            peeked.map(|(len, _)| len).map_err(std::io::Error::from)
+        };
+        for pushes in [true, false] {
+            let (one, mut other) = pair().await;
+            one.set_nodelay(true).unwrap();
+            let began = std::time::Instant::now();
+            let mut one = Stream::Tcp(one);
+            assert_eq!(one.hold(b"word"), 4);
+            let held = now_there(&other);
+            // Linux lets it go after 200 ms, which may have passed on a machine that stood still.
+            if began.elapsed() < std::time::Duration::from_millis(100) {
+                assert_eq!(held.unwrap_err().kind(), ErrorKind::WouldBlock);
+            }
+            if pushes {
+                one.push();
+                assert_eq!(now_there(&other).unwrap(), 4);
+            } else {
+                one.write_all(b" and more").await.unwrap();
+                assert_eq!(now_there(&other).unwrap(), 13);
+            }
+            drop(one);
+            let mut received = Vec::new();
+            other.read_to_end(&mut received).await.unwrap();
+            assert_eq!(received, if pushes { &b"word"[..] } else { b"word and more" });
+        }
     }
 
     /// What a future gives when it is asked once.

@@ -103,10 +103,11 @@ impl SessionGuard {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        // One of the two is news to the book: either it waits, or it runs.
-        self.gone();
-        let never_ran = End { reason: Reason::HostAborted, bytes_to_host: 0, bytes_to_client: 0 };
-        let end = self.end.unwrap_or(never_ran);
+        let end = self.end.unwrap_or_else(|| {
+            // One of the two is news to the book: either it waits, or it runs.
+            self.gone();
+            End { reason: Reason::HostAborted, bytes_to_host: 0, bytes_to_client: 0 }
+        });
         let input = Input::SessionEnded { session: self.session, end };
         self.assignments.drive(&mut self.assignments.lock(), input);
     }

@@ -5,12 +5,13 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use relayserver_splice::{Counts, Failure, Path, Splice};
+use relayserver_splice::{Counts, Failure, Path, Splice, Until, lanes};
 use relayserver_transport::{HostPort, Stream, acknowledged, dial};
 use thiserror::Error;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::leg_name;
@@ -19,6 +20,10 @@ use crate::{Handler, Session};
 
 /// How long the server may take to accept. It is near, or it is down.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// For how long the word that a session is accepted waits for the server's first bytes. A server near by that is asked has answered by
+/// then; who sends much waits no longer than that for its next bytes to be asked for.
+const WORD_HELD_MAX: Duration = Duration::from_millis(1);
 
 /// Connects each session to a server, when the session opens.
 ///
@@ -53,7 +58,7 @@ impl Handler for Forward {
     /// # Errors
     /// The server cannot be reached; the session is rejected then.
     async fn handle(&self, mut session: Session) -> io::Result<()> {
-        let mut server = match self.0.connect().await {
+        let server = match self.0.connect().await {
             Ok(stream) => Server { stream, in_order: false },
             Err(error) => {
                 let id = session.id();
@@ -62,29 +67,80 @@ impl Handler for Forward {
                 return Err(error);
             }
         };
-        session.accept().await?;
-        let spliced = {
-            let mut splice = Splice::new(Path::Auto);
-            let counts = Counts::default();
-            let (client, host) = (session.leg(), leg(&mut server.stream));
-            splice.run(client, host, &counts, &mut |_| {}).await
-        };
-        match spliced {
-            Ok(()) => {
-                // A reader may take longer over the last bytes than the kernel gives a connection that was closed.
-                // And one that is gone is given up by the kernel.
-                session.acknowledged().await;
-                acknowledged(server.stream.tcp()).await;
-                server.in_order = true;
+        session.accept_held().await?;
+        let splice = Splice::new(Path::Auto);
+        Forwarding { session, server, splice, counts: Counts::default() }.run().await
+    }
+}
+
+/// A session whose server was reached.
+struct Forwarding {
+    session: Session,
+    server: Server,
+    splice: Splice,
+    counts: Counts,
+}
+
+impl Forwarding {
+    async fn run(mut self) -> io::Result<()> {
+        let until = if lanes::are_open() { Until::Busy } else { Until::End };
+        let ran = match timeout(WORD_HELD_MAX, self.serve(until)).await {
+            Ok(ran) => ran,
+            Err(_elapsed) => {
+                self.session.push();
+                self.serve(until).await
             }
-            Err(Failure { side, operation, error }) => {
-                let id = session.id();
-                debug!(session.id = id.session(), channel.id = id.channel(), leg = leg_name(side), ?operation, %error, "leg failed");
-                // An abort on one leg is an abort on the other.
-                session.reset();
+        };
+        match ran {
+            Ok(Until::Busy) => Box::pin(self.change_lane()).await,
+            ran => {
+                Box::pin(self.end(ran)).await;
+                Ok(())
             }
         }
-        Ok(())
+    }
+
+    /// Goes on where a busy session is best served. There it ends when this is dropped, too.
+    async fn change_lane(mut self) -> io::Result<()> {
+        let lane = lanes::quietest().filter(|lane| {
+            let _entered = lane.enter();
+            // Where one does not move it goes on here, and the other there.
+            self.session.move_here().and_then(|()| self.server.stream.move_here()).is_ok()
+        });
+        let rest = async move {
+            let ran = self.serve(Until::End).await;
+            self.end(ran).await;
+        };
+        match lane {
+            Some(lane) => AbortOnDropHandle::new(lane.spawn(rest)).await.map_err(io::Error::other),
+            None => {
+                rest.await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn serve(&mut self, until: Until) -> Result<Until, Failure> {
+        let (client, host) = (self.session.leg(), leg(&mut self.server.stream));
+        self.splice.run_until(until, client, host, &self.counts, &mut |_| {}).await
+    }
+
+    async fn end(mut self, ran: Result<Until, Failure>) {
+        match ran {
+            Ok(_) => {
+                // A reader may take longer over the last bytes than the kernel gives a connection that was closed.
+                // And one that is gone is given up by the kernel.
+                self.session.acknowledged().await;
+                acknowledged(self.server.stream.tcp()).await;
+                self.server.in_order = true;
+            }
+            Err(Failure { side, operation, error }) => {
+                let id = self.session.id();
+                debug!(session.id = id.session(), channel.id = id.channel(), leg = leg_name(side), ?operation, %error, "leg failed");
+                // An abort on one leg is an abort on the other.
+                self.session.reset();
+            }
+        }
     }
 }
 

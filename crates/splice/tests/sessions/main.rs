@@ -4,6 +4,7 @@
 
 mod aborts;
 mod bounds;
+mod busy;
 mod content;
 mod ends;
 mod resume;

@@ -1,0 +1,126 @@
+//! Sessions that come back because they are busy with small messages, and those that do not.
+
+use relayserver_splice::{Counts, Failure, Path, Side, Splice, Until};
+use tokio::io::AsyncWriteExt;
+
+use crate::rig::{KIB, Kind, MIB, PATHS, Stream, expect_end, pair, receive, send, soon};
+
+/// A session and its far ends.
+struct Stage {
+    splice: Splice,
+    legs: (Stream, Stream),
+    peers: (Box<dyn crate::rig::Peer>, Box<dyn crate::rig::Peer>),
+    counts: Counts,
+}
+
+impl Stage {
+    async fn new(path: Path, kind: Kind) -> Stage {
+        let (client, client_peer) = pair(kind).await;
+        let (host, host_peer) = pair(kind).await;
+        Stage {
+            splice: Splice::new(path),
+            legs: (client, host),
+            peers: (client_peer, host_peer),
+            counts: Counts::default(),
+        }
+    }
+}
+
+async fn run(
+    splice: &mut Splice,
+    until: Until,
+    legs: &mut (Stream, Stream),
+    counts: &Counts,
+) -> Result<Until, Failure> {
+    splice.run_until(until, legs.0.leg(), legs.1.leg(), counts, &mut |_: Side| {}).await
+}
+
+/// Questions and answers of `len` bytes, then both ends.
+async fn converse(
+    peers: &mut (Box<dyn crate::rig::Peer>, Box<dyn crate::rig::Peer>),
+    messages: u64,
+    len: usize,
+) {
+    let (client, host) = peers;
+    for number in 0..messages {
+        send(client, number, len, len).await;
+        receive(host, number, len, len).await;
+        send(host, !number, len, len).await;
+        receive(client, !number, len, len).await;
+    }
+    client.shutdown().await.unwrap();
+    expect_end(host).await;
+    host.shutdown().await.unwrap();
+    expect_end(client).await;
+}
+
+#[tokio::test]
+async fn many_messages_bring_it_back_and_none_is_lost() {
+    for path in PATHS {
+        for kind in [Kind::Tcp, Kind::Unix] {
+            let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, kind).await;
+            let running = async {
+                let first = run(&mut splice, Until::Busy, &mut legs, &counts).await.unwrap();
+                assert_eq!(first, Until::Busy);
+                let then = run(&mut splice, Until::End, &mut legs, &counts).await.unwrap();
+                assert_eq!(then, Until::End, "it was not asked again");
+            };
+            soon(async { tokio::join!(running, converse(&mut peers, 500, 100)) }).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_few_messages_do_not() {
+    for path in PATHS {
+        let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, Kind::Tcp).await;
+        let running = async {
+            let until = run(&mut splice, Until::Busy, &mut legs, &counts).await.unwrap();
+            assert_eq!(until, Until::End);
+        };
+        soon(async { tokio::join!(running, converse(&mut peers, 10, 100)) }).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_the_end_alone_gets_no_other() {
+    let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(Path::Auto, Kind::Tcp).await;
+    let running = async {
+        let until = run(&mut splice, Until::End, &mut legs, &counts).await.unwrap();
+        assert_eq!(until, Until::End);
+    };
+    soon(async { tokio::join!(running, converse(&mut peers, 500, 100)) }).await;
+}
+
+#[tokio::test]
+async fn what_is_no_socket_stays_where_it_is() {
+    let kind = Kind::Duplex(64 * KIB);
+    let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(Path::Auto, kind).await;
+    let running = async {
+        let until = run(&mut splice, Until::Busy, &mut legs, &counts).await.unwrap();
+        assert_eq!(until, Until::End);
+    };
+    soon(async { tokio::join!(running, converse(&mut peers, 500, 100)) }).await;
+}
+
+/// Bulk is best shared out among all threads. What comes before the second full read may pass for small messages.
+#[tokio::test]
+async fn bulk_stays_where_it_is() {
+    for path in PATHS {
+        let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, Kind::Tcp).await;
+        let running = async {
+            let until = run(&mut splice, Until::Busy, &mut legs, &counts).await.unwrap();
+            assert_eq!(until, Until::End);
+        };
+        let playing = async {
+            let (client, host) = &mut peers;
+            let len = 64 * MIB;
+            tokio::join!(send(host, 1, len, MIB), receive(client, 1, len, MIB));
+            client.shutdown().await.unwrap();
+            expect_end(host).await;
+            host.shutdown().await.unwrap();
+            expect_end(client).await;
+        };
+        soon(async { tokio::join!(running, playing) }).await;
+    }
+}
