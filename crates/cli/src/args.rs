@@ -1,5 +1,6 @@
 //! The command line: what can be said, what it means when it is not said, and the help. Nothing here does anything.
 
+mod bench;
 mod host;
 
 use std::fmt;
@@ -13,6 +14,9 @@ use relayserver_relay::Network;
 use relayserver_transport::HostPort;
 
 use crate::exit;
+#[cfg(target_os = "linux")]
+pub(crate) use bench::LinkArgs;
+pub(crate) use bench::{Bench, BenchArgs, LoadArgs};
 pub(crate) use host::HostArgs;
 
 const STYLES: Styles = Styles::styled()
@@ -41,6 +45,7 @@ pub(crate) enum Subcommand {
     Check(crate::check::CheckArgs),
     Status(crate::status::StatusArgs),
     Explain(crate::explain::ExplainArgs),
+    Bench(BenchArgs),
 }
 
 fn top_help() -> String {

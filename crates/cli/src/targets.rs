@@ -11,6 +11,7 @@ use relayserver::{Builder, Handler, Served, Session};
 use relayserver_config::{HostFile, HostService, ServiceName, Target as FileTarget};
 
 use crate::args::HostArgs;
+use crate::bench;
 use crate::demo;
 use crate::watch::Watch;
 
@@ -31,6 +32,7 @@ enum Target {
     Exec { exec: Exec, shown: String },
     Echo,
     Demo,
+    Bench,
 }
 
 /// Every service with what serves it.
@@ -71,7 +73,13 @@ impl Targets {
             return one(Target::Exec { exec: Exec::new(program).args(arguments), shown });
         }
         if args.target.forward.is_empty() {
-            return one(if args.target.demo_target { Target::Demo } else { Target::Echo });
+            return one(if args.target.demo_target {
+                Target::Demo
+            } else if args.target.bench_target {
+                Target::Bench
+            } else {
+                Target::Echo
+            });
         }
         let mut targets = BTreeMap::new();
         for ForwardArg { service, target } in &args.target.forward {
@@ -179,6 +187,7 @@ impl Handler for Targets {
             Target::Exec { exec, .. } => exec.handle(session).await,
             Target::Echo => Echo.handle(session).await,
             Target::Demo => demo::target::serve(session).await,
+            Target::Bench => bench::server::serve(session).await,
         }
     }
 }
@@ -190,6 +199,7 @@ impl fmt::Display for Target {
             Target::Exec { shown, .. } => f.write_str(shown),
             Target::Echo => f.write_str("echo"),
             Target::Demo => f.write_str("the demo"),
+            Target::Bench => f.write_str("the benchmark"),
         }
     }
 }

@@ -97,6 +97,10 @@ pub(crate) struct TargetArgs {
     /// Serve the demo's page and echo
     #[arg(long, hide = true)]
     pub(crate) demo_target: bool,
+
+    /// Serve what `relayserver bench server` serves, without a server behind it
+    #[arg(long, hide = true)]
+    pub(crate) bench_target: bool,
 }
 
 fn host_help() -> String {
