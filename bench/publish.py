@@ -63,10 +63,11 @@ def long_way(results):
     if not measured:
         return ""
     who = list(results["figures"][measured[0].name])
+    figures = results["figures"]
     lines = ["## A long way: milliseconds", "", f"| | {' | '.join(who)} |", "|---|" + "---:|" * len(who)]
     for load in measured:
-        told = [report.values(results, load, peer) for peer in who]
-        shown = [f"{report.number(report.median(it))} ({report.number(min(it))} to {report.number(max(it))})" if it else "failed" for it in told]
+        told = [report.values(results, load, peer) if peer in figures[load.name] else None for peer in who]
+        shown = [f"{report.number(report.median(it))} ({report.number(min(it))} to {report.number(max(it))})" if it else ("failed" if it == [] else "") for it in told]
         lines.append(f"| {load.name.removeprefix('wan, ')} | {' | '.join(shown)} |")
     return "\n".join(lines)
 

@@ -39,12 +39,20 @@ def name_of(kind, loss):
 
 def loads_of(loss):
     """Each with its seconds."""
-    return [(loads.Load(name_of(kind, loss), line, figure, "ms", more=False), seconds) for kind, line, figure, seconds in KINDS]
+    # Chance takes more of them to be fair.
+    times = 2 if loss else 1
+    return [(loads.Load(name_of(kind, loss), line, figure, "ms", more=False), times * seconds) for kind, line, figure, seconds in KINDS]
 
 
 
 LOADS = [load for loss in LOSSES for load, _ in loads_of(loss)]
 PEERS = [peers.Direct, peers.Rathole, peers.Bore, peers.Ours]
+
+
+def congestion_control():
+    """BBR where there is one: with a packet of a hundred lost, cubic takes a minute for what BBR takes two seconds for."""
+    there = network.path("tcp_available_congestion_control").read_text().split()
+    return "bbr" if "bbr" in there else network.SETTINGS["tcp_congestion_control"]
 
 
 class Namespace:
@@ -61,7 +69,7 @@ class Namespace:
         self.enter = ("nsenter", "--net", "--target", str(self.holder.pid))
         self.do("ip", "link", "set", "lo", "up")
         # What a connection has learned of the way is not to help the next: each peer would profit from those before it.
-        for name, value in {**network.SETTINGS, "tcp_no_metrics_save": "1"}.items():
+        for name, value in {**network.SETTINGS, "tcp_congestion_control": congestion_control(), "tcp_no_metrics_save": "1"}.items():
             self.do("sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}")
 
     def do(self, *line):
@@ -166,6 +174,9 @@ def in_world(arguments, have, results, world, loss, folder):
         for number in range(arguments.rounds):
             for load, seconds in loads_of(loss):
                 for name, to in present:
+                    # What else it would tell is how long a way of twice the length is.
+                    if name == peers.Direct.name and load.name != name_of("first byte", loss):
+                        continue
                     figures = load.run(have["relayserver"], to, [], seconds, world.client.enter)
                     results["figures"].setdefault(load.name, {}).setdefault(name, []).append(figures)
                     print(f"round {number + 1}  {load.name:<24} {name:<22} {load.short(figures)}", flush=True)

@@ -12,8 +12,8 @@ pub(super) struct Latencies(Histogram<u32>);
 
 impl Latencies {
     pub(super) fn new() -> Latencies {
-        // From a microsecond to two minutes, to a hundredth.
-        let histogram = Histogram::new_with_bounds(1, 120_000_000_000 / 1000, 2);
+        // From a microsecond to two minutes, to a thousandth.
+        let histogram = Histogram::new_with_bounds(1, 120_000_000, 3);
         Latencies(histogram.unwrap_or_else(|_| unreachable!("these bounds are in order")))
     }
 
