@@ -158,7 +158,7 @@ impl Session {
             && offer.written == 0
             && self.life.shared.contact.is_unbroken(offer.since)
         {
-            offer.written = stream.hold(&offer.frame);
+            offer.written = stream.hold(&offer.frame)?;
             if offer.written == offer.frame.len() {
                 (self.offer, self.is_word_held) = (None, true);
             }

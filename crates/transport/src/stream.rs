@@ -99,18 +99,24 @@ impl Stream {
     /// Hands `bytes` to the connection so that they leave together with what is written next: one packet less. Without that they leave
     /// with [`push`](Stream::push), and after some 200 ms anyhow (`MSG_MORE` of send(2)). Gives how many were taken; what was not is to
     /// be written. None are where this cannot be had, as over TLS.
-    pub fn hold(&self, bytes: &[u8]) -> usize {
+    ///
+    /// # Errors
+    /// As of a write.
+    pub fn hold(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             #[cfg(all(target_os = "linux", not(simulation)))]
             Stream::Tcp(stream) => {
                 use rustix::net::{SendFlags, send};
                 let flags = SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                // Where it fails, so will the write that is to follow, and say why.
-                send(stream, bytes, flags).unwrap_or(0)
+                match send(stream, bytes, flags) {
+                    Ok(taken) => Ok(taken),
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
+                    Err(errno) => Err(errno.into()),
+                }
             }
             _ => {
                 let _ = bytes;
-                0
+                Ok(0)
             }
         }
     }
@@ -266,7 +272,7 @@ mod tests {
             one.set_nodelay(true).unwrap();
             let began = std::time::Instant::now();
             let mut one = Stream::Tcp(one);
-            assert_eq!(one.hold(b"word"), 4);
+            assert_eq!(one.hold(b"word").unwrap(), 4);
             let held = now_there(&other);
             // Linux lets it go after 200 ms, which may have passed on a machine that stood still.
             if began.elapsed() < std::time::Duration::from_millis(100) {
