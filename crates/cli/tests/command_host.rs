@@ -60,6 +60,7 @@ fn a_name_that_does_not_exist_is_said_in_a_line() {
 fn a_host_that_gets_fewer_channels_than_it_wants_is_not_lost_and_complains_once() {
     let relay = Relay::start(&["--channels-max", "3"]);
     let host = Host::start(&relay, &["-n", "6"]);
+    host.program.line("a warning", |line| line.contains("\"WARN\""));
     // Those of the first round, and of two more tries.
     relay.program.events("host refused", 5);
     let warnings: Vec<_> =

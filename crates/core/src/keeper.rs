@@ -42,6 +42,9 @@ const PAUSE_SMEAR_MIN: Duration = Duration::from_millis(500);
 /// system sends them again seconds later. A younger one is repeated by the system in time.
 const STALE_DIAL: Duration = Duration::from_millis(500);
 
+/// How long a host's arrival may take: its dials are under way together, and the slowest usable link has some round trips in it.
+const ARRIVAL: Duration = Duration::from_secs(1);
+
 /// How much later than its relay said a host comes back at most. The relay has spread its hosts already.
 const RETURN_SMEAR: Duration = Duration::from_millis(200);
 
@@ -174,6 +177,13 @@ impl Keeper {
             false => self.backoff.has_answered(),
         };
         matches!(self.command, Command::Up { .. }) && (has_channels || had_channels)
+    }
+
+    /// Whether the command channel has only just come up and channels that were dialled with it are still under way: what becomes of the
+    /// host is not known before.
+    pub fn is_arriving(&self, now: Time) -> bool {
+        let came_up = matches!(self.command, Command::Up { since } if now < since + ARRIVAL);
+        came_up && self.dialling > 0
     }
 
     /// How many channels are held: idle, or under way.

@@ -334,6 +334,11 @@ impl Driver {
 
     /// Says what went wrong, where it is news.
     fn say(&mut self, was_ready: bool, message: &str) {
+        if !was_ready && self.keeper.is_arriving(self.now()) {
+            // Of channels that were dialled together one may be refused before another is answered. If it was the last, it will be said
+            // of the next.
+            return;
+        }
         if self.complaints.is_news(message, Instant::now()) {
             self.complain(was_ready, message);
         }
