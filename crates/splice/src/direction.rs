@@ -35,9 +35,6 @@ pub(crate) struct Direction {
     pace: Pace,
     /// The sender had nothing when it was asked last.
     starved: bool,
-    /// The last pipe took less than it holds, so that nothing more will be there as a rule. To ask for a byte costs less than to try
-    /// to fill another, and to be told why that failed.
-    emptied: bool,
     /// Bytes were given to a leg that may have buffered them.
     unflushed: bool,
     /// The system does not splice these legs.
@@ -91,7 +88,6 @@ impl Direction {
             end: End::Open,
             pace: Pace::START,
             starved: true,
-            emptied: false,
             unflushed: false,
             splice_refused: false,
         }
@@ -279,18 +275,11 @@ impl Direction {
         pool: &'static Pool,
         from: Socket<'_>,
     ) -> Poll<Result<bool, Failure>> {
-        loop {
-            let Poll::Ready(ready) = from.poll_read_ready(cx) else {
-                (self.starved, self.emptied) = (true, false);
-                return Poll::Pending;
-            };
-            ready.map_err(|error| crossing.read_failure(error))?;
-            let asks = std::mem::take(&mut self.emptied);
-            // An error is told once: whoever hears of it must pass it on.
-            if !asks || !from.has_nothing().map_err(|error| crossing.read_failure(error))? {
-                break;
-            }
-        }
+        let Poll::Ready(ready) = from.poll_read_ready(cx) else {
+            self.starved = true;
+            return Poll::Pending;
+        };
+        ready.map_err(|error| crossing.read_failure(error))?;
         let Some(mut pipe) = pool.take() else {
             // Not worth asking again before each read.
             self.pace = Pace::START;
@@ -300,7 +289,6 @@ impl Direction {
             Ok(0) => Poll::Ready(Ok(false)),
             Ok(filled) => {
                 self.note_read(crossing, filled);
-                self.emptied = !pipe.is_full();
                 self.held = Held::Pipe(pipe);
                 Poll::Ready(Ok(true))
             }

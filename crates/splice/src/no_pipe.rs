@@ -26,10 +26,6 @@ impl Pipe {
         match self.0 {}
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        match self.0 {}
-    }
-
     pub(crate) fn fill(&mut self, _from: Socket<'_>) -> io::Result<usize> {
         match self.0 {}
     }

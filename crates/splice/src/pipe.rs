@@ -95,11 +95,6 @@ impl Pipe {
         self.filled == 0
     }
 
-    /// Whether more would not have gone in.
-    pub(crate) fn is_full(&self) -> bool {
-        self.ends.as_ref().is_some_and(|ends| self.filled >= ends.capacity)
-    }
-
     /// Moves what `from` has into the pipe, which must be empty. 0 says no more than that nothing was moved: the
     /// socket may be empty, may have ended, or may be in front of urgent data, which this call cannot get past. An
     /// ordinary read tells which.

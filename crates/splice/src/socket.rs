@@ -84,29 +84,6 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Whether there is nothing to read, now that it is thought ready. If so, it is not any more: polling it is waiting for what comes.
-    ///
-    /// # Errors
-    /// What a read would have failed with. It is told this once.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn has_nothing(self) -> io::Result<bool> {
-        let peeked = self.try_io(Interest::READABLE, || {
-            Ok(rustix::net::recv(&*self.sock(), &mut [0], RecvFlags::PEEK)?)
-        });
-        match peeked {
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Nobody asks where there are no pipes.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn has_nothing(self) -> io::Result<bool> {
-        Ok(false)
-    }
-
     /// Sends our end. That the peer has gone already is no error: who reads from it learns how it went.
     pub(crate) fn shutdown(self) -> io::Result<()> {
         match self.sock().shutdown(Shutdown::Write) {

@@ -1,20 +1,17 @@
 //! What only shows from inside: which way bytes went, what is given back, and how large a session is.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::pipe::Pool;
-use crate::socket::Socket;
 use crate::splice::{Counts, Path, Splice};
 use crate::{Leg, Side};
 
@@ -247,28 +244,6 @@ async fn a_session_is_small() {
     let legs = (Leg::Unix(&stage.client), Leg::Unix(&stage.host));
     let run = splice.run(legs.0, legs.1, &stage.counts, &mut on_eof);
     assert!(size_of_val(&run) <= 192, "{}", size_of_val(&run));
-}
-
-/// Who asks whether there is anything is told of an abort, and nobody is told of it again.
-#[tokio::test]
-async fn an_abort_is_no_absence() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (stream, _) = listener.accept().await.unwrap();
-    peer.write_all(b"a").await.unwrap();
-    stream.readable().await.unwrap();
-    assert!(!Socket::Tcp(&stream).has_nothing().unwrap(), "a byte is there");
-    assert_eq!(stream.try_read(&mut [0; 2]).unwrap(), 1);
-    peer.write_all(b"b").await.unwrap();
-    stream.readable().await.unwrap();
-    assert_eq!(stream.try_read(&mut [0; 1]).unwrap(), 1);
-    // It filled the buffer, so that the runtime thinks that more is there.
-    assert!(Socket::Tcp(&stream).has_nothing().unwrap());
-    SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(peer);
-    stream.readable().await.unwrap();
-    let error = Socket::Tcp(&stream).has_nothing().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
 /// What a host has sent long ago says nothing of whether it is still there.
