@@ -274,14 +274,17 @@ class Ours(Peer):
     hops = 2
     program = "relayserver"
     target = ("--forward", "127.0.0.1:{server}")
-    # Room for 8,000 sessions where there are 20,000 descriptors.
-    limits = ("--clients-max", 8200, "--channels-max", 8600, "--commands-max", 64, "--handshakes-max", 512)
+    # Nothing else is to run on the machine, and there is room for 8,000 sessions where there are 20,000 descriptors.
+    settings = (
+        "--pin-threads",
+        "--clients-max", 8200, "--channels-max", 8600, "--commands-max", 64, "--handshakes-max", 512,
+    )
 
     def start(self, server):
         at = self.places
         hosts, command, clients = free_port(), free_port(), free_port()
         ours = self.tools["relayserver"]
-        wait_for(clients, self.run(ours, "relay", hosts, command, clients, *self.limits, *self.open(), at=at.relay))
+        wait_for(clients, self.run(ours, "relay", hosts, command, clients, *self.settings, *self.open(), at=at.relay))
         target = [word.format(server=server) for word in self.target]
         host = self.run(ours, "host", *self.relay(hosts, command), *target, at=at.host, measured=self.hops == 2)
         until = time.monotonic() + PATIENCE

@@ -16,20 +16,15 @@ mod relay;
 mod signals;
 mod status;
 mod targets;
+mod threads;
 mod token;
 mod watch;
 
-use std::time::Duration;
-
 use clap::Parser;
-use relayserver_splice::lanes;
-use tokio::runtime::{Builder, Runtime};
 
 use args::{Cli, Subcommand};
 use exit::Exit;
-
-/// How long what still runs at the end may take to be dropped. It is done at once, or it is stuck.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
+use threads::{Threads, Wants};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -40,21 +35,19 @@ fn main() -> Exit {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    let runtime = match Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return exit::failure(&format!("cannot start: {error}")),
+    let wants = match &cli.subcommand {
+        Subcommand::Relay(args) => Wants { lanes: true, pinned: args.pin_threads },
+        Subcommand::Host(_) => Wants { lanes: true, pinned: false },
+        _ => Wants::default(),
     };
-    // On a single core there is nothing to choose.
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let moves = matches!(cli.subcommand, Subcommand::Relay(_) | Subcommand::Host(_)) && cores > 1;
-    let lanes = match lanes::open(if moves { cores } else { 0 }) {
-        Ok(lanes) => lanes,
-        Err(error) => return exit::failure(&format!("cannot start: {error}")),
+    let threads = match Threads::start(wants) {
+        Ok(threads) => threads,
+        Err(message) => return exit::failure(&message),
     };
     let outcome = match cli.subcommand {
         Subcommand::Relay(args) => {
             logging::init(&args.logging);
-            run(&runtime, relay::run(args))
+            threads.run(relay::run(args))
         }
         Subcommand::Host(args) => {
             logging::init(&args.logging);
@@ -64,31 +57,19 @@ fn main() -> Exit {
                     if !host.runs_programs() {
                         descriptors::raise_limit();
                     }
-                    run(&runtime, host::run(host, args.drain_timeout, args.until_stdin_closes))
+                    threads.run(host::run(host, args.drain_timeout, args.until_stdin_closes))
                 }
                 Err(message) => exit::failure(&message),
             }
         }
-        Subcommand::Demo(args) => runtime.block_on(demo::run(args)),
+        Subcommand::Demo(args) => threads.runtime().block_on(demo::run(args)),
         Subcommand::Token(args) => token::run(&args),
         Subcommand::Key(args) => key::run(&args),
         Subcommand::Check(args) => check::run(&args),
         Subcommand::Explain(args) => explain::run(args),
         Subcommand::Status(args) => status::run(&args),
-        Subcommand::Bench(args) => run(&runtime, bench::run(args.what)),
+        Subcommand::Bench(args) => threads.run(bench::run(args.what)),
     };
-    // What tasks hold is dropped, and programs that they run end with it. A blocking read of standard input cannot be ended, and
-    // does not hold up the exit for longer.
-    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
-    drop(lanes);
+    threads.end();
     outcome
-}
-
-/// Runs it on the runtime's own threads. What this thread waits for itself has to wake it each time, and there is one more to take turns.
-fn run(runtime: &Runtime, what: impl Future<Output = Exit> + Send + 'static) -> Exit {
-    match runtime.block_on(runtime.spawn(what)) {
-        Ok(exit) => exit,
-        // It has said why where it panicked.
-        Err(_) => Exit::Failure,
-    }
 }

@@ -15,6 +15,7 @@ mod support;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -93,6 +94,24 @@ fn turns(program: &Program) -> Turns {
         }
     }
     turns
+}
+
+/// The cores that each thread of this name may run on, in the kernel's words.
+fn cores_of(program: &Program, name: &str) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap();
+    let threads = threads.map(|thread| thread.unwrap().path());
+    let named = |thread: &PathBuf| {
+        fs::read_to_string(thread.join("comm")).unwrap().trim().starts_with(name)
+    };
+    let mut cores: Vec<_> = threads.filter(named).map(|thread| allowed(&thread)).collect();
+    cores.sort();
+    cores
+}
+
+fn allowed(thread: &Path) -> String {
+    let status = fs::read_to_string(thread.join("status")).unwrap();
+    let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    cores.unwrap().trim().to_owned()
 }
 
 /// Reads all that comes, in a thread.
@@ -209,4 +228,33 @@ fn a_host_that_leaves_waits_for_it() {
     assert_eq!(rest(&mut session.served).0, b"");
     drop(session.served);
     assert_eq!(session.host.program.end().code(), Some(0));
+}
+
+#[test]
+fn threads_stay_where_they_are_pinned_and_others_do_not() {
+    if thread::available_parallelism().unwrap().get() == 1 {
+        skip("there is one core to be on");
+        return;
+    }
+    let all = allowed(Path::new("/proc/self"));
+    let relay = Relay::start(&["--pin-threads"]);
+    // Sessions are served as ever.
+    let _host = Host::start(&relay, &["--echo"]);
+    let mut client = relay.client();
+    client.write_all(b"pinned").unwrap();
+    expect(&mut client, b"pinned");
+    let lanes = cores_of(&relay.program, "lane-");
+    assert_eq!(lanes.len(), thread::available_parallelism().unwrap().get());
+    assert!(lanes.iter().all(|core| core.parse::<u32>().is_ok()), "{lanes:?}");
+    assert!(lanes.windows(2).all(|pair| pair[0] != pair[1]), "two on one core: {lanes:?}");
+    // Threads for calls that block are named as the workers are, and go where they like.
+    let mut workers = cores_of(&relay.program, "tokio-rt-worker");
+    workers.retain(|cores| *cores != all);
+    assert_eq!(workers, lanes);
+
+    let free = Relay::start(&[]);
+    for name in ["lane-", "tokio-rt-worker"] {
+        let cores = cores_of(&free.program, name);
+        assert!(!cores.is_empty() && cores.iter().all(|cores| *cores == all), "{name}: {cores:?}");
+    }
 }

@@ -19,6 +19,7 @@ static LANES: OnceLock<Vec<Handle>> = OnceLock::new();
 /// Keeps the lanes open. When it is dropped, so is all that runs on them.
 #[derive(Debug)]
 pub struct Lanes {
+    handles: Vec<Handle>,
     /// Each thread ends when its sender is dropped.
     running: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
@@ -28,11 +29,10 @@ pub struct Lanes {
 /// # Errors
 /// What the system says: it has no thread or no descriptor to give.
 pub fn open(count: usize) -> io::Result<Lanes> {
-    let mut lanes = Lanes { running: Vec::new() };
-    let mut handles = Vec::new();
+    let mut lanes = Lanes { handles: Vec::new(), running: Vec::new() };
     for number in 0..count {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        handles.push(runtime.handle().clone());
+        lanes.handles.push(runtime.handle().clone());
         let (close, closed) = oneshot::channel::<()>();
         // That the sender is gone is what ends it.
         let run = move || drop(runtime.block_on(closed));
@@ -40,7 +40,7 @@ pub fn open(count: usize) -> io::Result<Lanes> {
         lanes.running.push((close, thread));
     }
     // Those of a second call end with what this returns.
-    drop(LANES.set(handles));
+    drop(LANES.set(lanes.handles.clone()));
     Ok(lanes)
 }
 
@@ -52,6 +52,13 @@ pub fn quietest() -> Option<&'static Handle> {
 /// Whether there are any.
 pub fn are_open() -> bool {
     LANES.get().is_some_and(|lanes| !lanes.is_empty())
+}
+
+impl Lanes {
+    /// The runtime of each. What is spawned there runs on its thread.
+    pub fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
 }
 
 impl Drop for Lanes {
