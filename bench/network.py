@@ -26,7 +26,18 @@ def enter_own_namespace():
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     for name, value in SETTINGS.items():
+        set_to(name, value)
+
+
+def set_to(name, value):
+    """Sets it. Where the machine's owner reserves cubic, Reno is as good on a loopback: neither paces what it sends."""
+    try:
         path(name).write_text(value)
+    except PermissionError:
+        if value != "cubic":
+            raise
+        print("bench: with reno, since net.ipv4.tcp_allowed_congestion_control does not have cubic", file=sys.stderr)
+        path(name).write_text("reno")
 
 
 def settings():

@@ -1,6 +1,7 @@
 """The programs that are compared: where they are, which version, and how they are installed where they are not."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -44,10 +45,11 @@ class Tools(dict):
     def version(self, name):
         flag = {"haproxy": "-v", "nginx": "-v"}.get(name, "--version")
         told = subprocess.run([self[name], flag], capture_output=True, text=True, check=False)
-        lines = (told.stdout + told.stderr).strip().splitlines()
         if name == "rathole":
+            # It tells a commit.
             return CRATES[name][1]
-        return lines[0] if lines else "?"
+        found = re.search(r"\d+\.\d+\S*", told.stdout + told.stderr)
+        return found.group() if found else "?"
 
 
 def cargo_install(crate, version, is_locked):
