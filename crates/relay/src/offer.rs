@@ -35,9 +35,18 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Takes in what came of a read into `chunk`. Gives what becomes of the offer where the client was reset.
-    fn take_in(&mut self, come: io::Result<usize>, chunk: &[u8]) -> Option<Outcome> {
-        match come {
+    /// How much more of the client's may be read.
+    fn room(&self) -> usize {
+        if self.ended { 0 } else { HELD_MAX - self.bytes.len().min(HELD_MAX) }
+    }
+
+    /// Takes in what `read` has, as far as there is room. Gives what becomes of the offer where the client was reset.
+    fn take_in(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> Option<Outcome> {
+        // On the stack, and never across a wait. What most requests have fits in.
+        let mut chunk = [0; 2048];
+        let room = self.room().min(chunk.len());
+        let chunk = chunk.get_mut(..room)?;
+        match read(chunk) {
             Ok(0) => self.ended = true,
             Ok(count) => self.bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -144,13 +153,12 @@ async fn send(
     start: &[u8],
     written: &AtomicUsize,
 ) -> Outcome {
-    let mut chunk = vec![0; 4096];
     let mut flushed = true;
     // Where a request is there already, it goes with the start frame: one write, and one reading, less. Whether it is, the runtime
     // has not asked yet.
     if held.bytes.is_empty() && !held.ended {
-        let come = options::read_now(client, &mut chunk);
-        if let Some(aborted) = held.take_in(come, &chunk) {
+        let aborted = held.take_in(|chunk| options::read_now(client, chunk));
+        if let Some(aborted) = aborted {
             return aborted;
         }
     }
@@ -159,8 +167,7 @@ async fn send(
         let unsent_start = start.get(sent..).unwrap_or_default();
         let unsent_held = held.bytes.get(sent.saturating_sub(start.len())..).unwrap_or_default();
         let unsent = [unsent_start, unsent_held];
-        let room = HELD_MAX.saturating_sub(held.bytes.len()).min(chunk.len());
-        let reads = room > 0 && !held.ended;
+        let reads = held.room() > 0;
         tokio::select! {
             biased;
             handed = hand_on(host, unsent), if unsent.iter().any(|it| !it.is_empty()) || !flushed => match handed {
@@ -171,8 +178,8 @@ async fn send(
                 Err(_) => return Outcome::Failed(Reason::HostAborted),
             },
             _readable = client.ready(Interest::READABLE), if reads => {
-                let come = client.try_read(chunk.get_mut(..room).unwrap_or_default());
-                if let Some(aborted) = held.take_in(come, &chunk) {
+                let aborted = held.take_in(|chunk| client.try_read(chunk));
+                if let Some(aborted) = aborted {
                     return aborted;
                 }
             }

@@ -53,8 +53,8 @@ pub(crate) fn sixteen(
     })
 }
 
-fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+fn write_hex(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{:032x}", u128::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
