@@ -21,7 +21,7 @@ use crate::clock::sleep_until;
 use crate::command::encode;
 use crate::context::Context;
 use crate::drain;
-use crate::traffic::Traffic;
+use crate::traffic::Watched;
 
 /// How long the news that a session has ended may wait for others, so that many of them cost one write. Nobody acts on it.
 const NEWS_INTERVAL: Duration = Duration::from_millis(5);
@@ -79,7 +79,7 @@ async fn speak(
             biased;
             Some(sign) = signs.recv() => sign.encode(),
             more = gather(&mut queue, &mut batch, &context.leaving) => match more {
-                true => batch.drain(..).flat_map(encode).collect(),
+                true => batch.drain(..).map(encode).collect::<Vec<_>>().concat(),
                 false => return,
             },
             () = context.leaving.cancelled(), if !said_leaving => {
@@ -135,12 +135,11 @@ struct Listener<'a> {
     nonce: u64,
     /// When the last ping was sent, until its pong has come.
     pinged: Option<Instant>,
-    host: HostId,
     standstill: Standstill,
     /// How often its sessions had brought something when that was last looked at, and when that was.
     arrivals: u64,
     looked: Time,
-    traffic: &'a Traffic,
+    watched: Watched,
     guard: &'a CommandGuard,
     decoder: Decoder,
 }
@@ -152,17 +151,17 @@ impl Listener<'_> {
         guard: &'a CommandGuard,
         context: &'a Context,
     ) -> Listener<'a> {
+        let watched = context.assignments.traffic.watch(host);
         Listener {
             started: Instant::now(),
             liveness: Liveness::new(Time::ZERO, context.patience),
             signs,
             nonce: 0,
             pinged: None,
-            host,
             standstill: Standstill::default(),
-            arrivals: 0,
+            arrivals: watched.arrivals(),
             looked: Time::ZERO,
-            traffic: &context.assignments.traffic,
+            watched,
             guard,
             decoder: Decoder::new(FRAME_MAX),
         }
@@ -208,7 +207,7 @@ impl Listener<'_> {
     /// When this was last asked, if something has come on its sessions since. It may have come right then, so that it is all that is
     /// known of when it was heard.
     fn arrived_since(&mut self, now: Time) -> Option<Time> {
-        let arrivals = self.traffic.arrivals(self.host);
+        let arrivals = self.watched.arrivals();
         let before = std::mem::replace(&mut self.arrivals, arrivals);
         let looked = std::mem::replace(&mut self.looked, now);
         (arrivals > before).then_some(looked)

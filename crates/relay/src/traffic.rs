@@ -21,8 +21,9 @@ struct Books {
 #[derive(Default)]
 struct OfHost {
     sessions: BTreeMap<SessionId, Session>,
-    /// The arrivals of those that ended while others ran.
+    /// The arrivals of those that ended while others ran, or somebody watched.
     ended_arrivals: u64,
+    watchers: usize,
 }
 
 struct Session {
@@ -36,6 +37,12 @@ struct Session {
 pub(crate) struct Carried {
     pub(crate) to_host: u64,
     pub(crate) to_client: u64,
+}
+
+/// A host whose sessions are watched until this is dropped.
+pub(crate) struct Watched {
+    traffic: Arc<Traffic>,
+    host: HostId,
 }
 
 /// A session whose counts are looked at until this is dropped.
@@ -60,13 +67,10 @@ impl Traffic {
         Counted { traffic: Arc::clone(self), host, session }
     }
 
-    /// How often something came from `host` for its clients: it grows only while the host sends. It never falls while a session of the
-    /// host runs.
-    pub(crate) fn arrivals(&self, host: HostId) -> u64 {
-        let books = self.lock();
-        books.hosts.get(&host).map_or(0, |host| {
-            host.ended_arrivals + host.sessions.values().map(Session::arrivals).sum::<u64>()
-        })
+    /// Has what comes from `host` counted on from one session to the next.
+    pub(crate) fn watch(self: &Arc<Self>, host: HostId) -> Watched {
+        self.lock().hosts.entry(host).or_default().watchers += 1;
+        Watched { traffic: Arc::clone(self), host }
     }
 
     /// How many bytes were handed on since the relay started, those of the sessions that run among them. Costs time in proportion to
@@ -92,10 +96,37 @@ impl Drop for Counted {
             return;
         };
         host.ended_arrivals += session.arrivals();
-        if host.sessions.is_empty() {
-            books.hosts.remove(&self.host);
-        }
+        books.forget_unused(self.host);
         books.ended = books.ended + session.carried();
+    }
+}
+
+impl Watched {
+    /// How often something came from the host for its clients: it grows only while the host sends, and never falls.
+    pub(crate) fn arrivals(&self) -> u64 {
+        let books = self.traffic.lock();
+        books.hosts.get(&self.host).map_or(0, |host| {
+            host.ended_arrivals + host.sessions.values().map(Session::arrivals).sum::<u64>()
+        })
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut books = self.traffic.lock();
+        if let Some(host) = books.hosts.get_mut(&self.host) {
+            host.watchers -= 1;
+        }
+        books.forget_unused(self.host);
+    }
+}
+
+impl Books {
+    fn forget_unused(&mut self, host: HostId) {
+        let is_unused = |host: &OfHost| host.sessions.is_empty() && host.watchers == 0;
+        if self.hosts.get(&host).is_some_and(is_unused) {
+            self.hosts.remove(&host);
+        }
     }
 }
 
@@ -128,6 +159,7 @@ mod tests {
     fn what_was_carried_stays_counted_when_its_session_ends() {
         let traffic = Arc::new(Traffic::default());
         let host = HostId::Process(1);
+        let watched = traffic.watch(host);
         let [one, other, slow] = [1, 2, 3].map(|session| {
             let counts = Arc::new(Counts::default());
             let counted = traffic.count(host, SessionId(session), &counts, session == 3);
@@ -137,10 +169,18 @@ mod tests {
             counted
         });
         let all = Carried { to_host: 60, to_client: 6 };
-        assert_eq!((traffic.carried(), traffic.arrivals(host)), (all, 2));
+        assert_eq!((traffic.carried(), watched.arrivals()), (all, 2));
         drop(other);
-        assert_eq!((traffic.carried(), traffic.arrivals(host)), (all, 2));
+        assert_eq!((traffic.carried(), watched.arrivals()), (all, 2));
         drop((one, slow));
-        assert_eq!((traffic.carried(), traffic.arrivals(host)), (all, 0));
+        assert_eq!((traffic.carried(), watched.arrivals()), (all, 2));
+        let counts = Arc::new(Counts::default());
+        let next = traffic.count(host, SessionId(4), &counts, false);
+        counts.arrivals.store(1, Ordering::Relaxed);
+        assert_eq!(watched.arrivals(), 3, "one session after the other");
+        drop(watched);
+        assert_eq!(traffic.lock().hosts.len(), 1, "it has a session");
+        drop(next);
+        assert_eq!(traffic.lock().hosts.len(), 0, "nothing is kept of a host that is gone");
     }
 }
