@@ -152,7 +152,7 @@ async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpS
     if stream.local_addr()? == address {
         return Err(ErrorKind::ConnectionRefused.into());
     }
-    options::prepare_nearby(&stream, address.ip());
+    options::prepare_dialled(&stream, address.ip());
     Ok(stream)
 }
 

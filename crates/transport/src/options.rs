@@ -129,9 +129,17 @@ pub fn prepare_accepted_waiting(stream: &TcpStream, peer: IpAddr, user_timeout: 
     log_failure(set_user_timeout(stream, Some(user_timeout)));
 }
 
+/// Sets up a connection that was dialled to `peer`: one that vanishes is to be noticed, which none on this machine does.
+pub(crate) fn prepare_dialled(stream: &TcpStream, peer: IpAddr) {
+    if !peer.to_canonical().is_loopback() {
+        log_failure(set_keepalive(stream, KEEPALIVE));
+    }
+    prepare_nearby(stream, peer);
+}
+
 /// Sets up a connection whose `peer` may be on this machine. BBR paces what it sends, by timers, and on loopback that is most of what
 /// sending costs, for a network that is not there: a third of what moves without it was measured. Other algorithms do not pace.
-pub(crate) fn prepare_nearby(stream: &TcpStream, peer: IpAddr) {
+fn prepare_nearby(stream: &TcpStream, peer: IpAddr) {
     #[cfg(all(target_os = "linux", not(simulation)))]
     if peer.to_canonical().is_loopback() && is_paced_by_default(stream) {
         // The one that every program may choose.
@@ -215,5 +223,16 @@ mod tests {
         set_user_timeout(&stream, None).unwrap();
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_peer_elsewhere_is_probed_when_it_is_silent() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        for (peer, is_probed) in [(Ipv4Addr::LOCALHOST, false), (Ipv4Addr::new(192, 0, 2, 1), true)]
+        {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            prepare_dialled(&stream, peer.into());
+            assert_eq!(SockRef::from(&stream).keepalive().unwrap(), is_probed, "{peer}");
+        }
     }
 }
