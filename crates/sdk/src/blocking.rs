@@ -40,7 +40,7 @@ pub struct Session {
     background: Arc<Background>,
 }
 
-/// The runtime that the listener and its sessions share; the last of them ends it.
+/// The runtime that the listener, its sessions, and what these leave to be sent share; the last of them ends it.
 #[derive(Debug)]
 struct Background(Option<Runtime>);
 
@@ -57,6 +57,8 @@ impl Listener {
             .build()?;
         let background = Arc::new(Background(Some(runtime)));
         let inner = background.block_on(builder.listen())?;
+        let owner = Arc::downgrade(&background);
+        inner.runtime_is_of(owner);
         Ok(Listener { inner, background })
     }
 

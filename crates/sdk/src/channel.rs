@@ -37,14 +37,14 @@ impl Task {
     /// Dials a data channel for the pool at `pool`, keeps it idle, and hands on the session that opens on it. Ends when the driver
     /// drops the other end of `verdict`.
     pub(crate) async fn run(mut self, pool: PoolIndex) {
-        let since = self.shared.contact.since();
+        let since = self.shared.contact().since();
         let established = tokio::select! {
             established = establish(&self.shared, pool) => established,
             _closed = &mut self.verdict => return,
         };
         match established {
             // Another gap while it dialled: nothing can ever open on it.
-            Ok((_, answer)) if answer.v2.is_some() && !self.shared.contact.is_unbroken(since) => {
+            Ok((_, answer)) if answer.v2.is_some() && !since.is_unbroken() => {
                 let fault = Fault::Lost("was not heard of while a channel was dialled".to_owned());
                 let trouble = Trouble::at(Port::Hosts, self.shared.link.hosts(), fault);
                 self.report(Report::ChannelFailed(self.slot, trouble)).await;
@@ -90,7 +90,7 @@ impl Task {
             return self.report(Report::ChannelLost(slot)).await;
         };
         // What came while the relay was not heard of may be another host's by now.
-        let start = match self.shared.contact.is_unbroken(since) {
+        let start = match since.is_unbroken() {
             true => read_start(&mut stream, &service).await,
             false => Err("the relay was not heard of meanwhile".to_owned()),
         };

@@ -13,6 +13,7 @@ use relayserver_wire::hello::{AnswerV2, Welcome};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
+use crate::contact::Contact;
 use crate::report::{CommandReport, CommandReporter, Fault, Port, Trouble};
 use crate::shared::Shared;
 use crate::status::Served;
@@ -24,14 +25,15 @@ const GREETING: Duration = Duration::from_millis(100);
 
 /// Asks for a command channel and reports what it hears, to its end or until the listener is over.
 pub(crate) async fn run(shared: Arc<Shared>, reporter: CommandReporter) {
+    let contact = shared.contact();
     let last = tokio::select! {
-        last = follow(&shared, &reporter) => last,
+        last = follow(&shared, &contact, &reporter) => last,
         () = shared.over.cancelled() => return,
     };
     reporter.tell(last).await;
 }
 
-async fn follow(shared: &Shared, reporter: &CommandReporter) -> CommandReport {
+async fn follow(shared: &Shared, contact: &Contact, reporter: &CommandReporter) -> CommandReport {
     let link = &shared.link;
     let address = link.hosts().clone();
     let said = link.say(&link.hello_of_command(), FRAME_MAX).await;
@@ -45,7 +47,7 @@ async fn follow(shared: &Shared, reporter: &CommandReporter) -> CommandReport {
     };
     match (answer.v2.clone(), link.command()) {
         (Some(AnswerV2::Welcome(welcome)), _) => {
-            member(stream, welcome, &address, shared, reporter).await
+            member(stream, welcome, &address, (shared, contact), reporter).await
         }
         (Some(AnswerV2::Refused(refusal)), _) => refused(Trouble::refused(&address, &refusal)),
         (None, None) => refused(Trouble::version_1_behind_a_join_line(&address)),
@@ -62,7 +64,7 @@ async fn member(
     stream: Stream,
     welcome: Welcome,
     address: &HostPort,
-    shared: &Shared,
+    (shared, contact): (&Shared, &Contact),
     reporter: &CommandReporter,
 ) -> CommandReport {
     let Some(key) = welcome.channel_key else {
@@ -71,13 +73,13 @@ async fn member(
     };
     let patience = patience(&welcome);
     shared.link.set_key(key);
-    let was_away = shared.contact.begin(patience.suspect_after);
+    let was_away = contact.begin(patience.suspect_after);
     if was_away {
         reporter.tell(CommandReport::Silence).await;
     }
     let services = welcome.services.into_iter().map(Served::from).collect();
     reporter.tell(CommandReport::Answered { services }).await;
-    match talk::run(stream, shared, reporter, patience).await {
+    match talk::run(stream, (shared, contact), reporter, patience).await {
         Ended::Lost(fault) => CommandReport::Lost(Trouble::at(Port::Hosts, address, fault)),
         Ended::Silent => CommandReport::Silence,
     }

@@ -7,15 +7,15 @@
 //! The task of the command channel says when it hears or tells something, and that it had not for too long *before* it says that it
 //! does. So a channel's task that looks at both learns of the gap, in whatever order the tasks of a process that was stopped go on.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use relayserver_core::Time;
 
 use crate::clock;
 
-/// When the relay was last heard of and told something, and how often it was not for too long.
+/// When a relay was last heard of and told something, and how often it was not for too long. A relay that leaves and the one that comes
+/// after it have one each: that one of them is well says nothing of the other.
 #[derive(Debug)]
 pub(crate) struct Contact(Mutex<State>);
 
@@ -27,9 +27,20 @@ struct State {
     gaps: u64,
 }
 
-/// How often there had been no contact when something began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Since(u64);
+/// How often there had been no contact with a relay when something began there.
+#[derive(Clone, Debug)]
+pub(crate) struct Since {
+    contact: Arc<Contact>,
+    gaps: u64,
+}
+
+impl Since {
+    /// Whether there was contact all the time, from then to now.
+    pub(crate) fn is_unbroken(&self) -> bool {
+        let now = clock::now();
+        self.contact.with(|state| state.gaps == self.gaps && !state.is_away(now))
+    }
+}
 
 impl Contact {
     pub(crate) fn new() -> Contact {
@@ -74,14 +85,9 @@ impl Contact {
     }
 
     /// What to compare with later.
-    pub(crate) fn since(&self) -> Since {
-        self.with(|state| Since(state.gaps))
-    }
-
-    /// Whether there was contact all the time, from then to now.
-    pub(crate) fn is_unbroken(&self, Since(gaps): Since) -> bool {
-        let now = clock::now();
-        self.with(|state| state.gaps == gaps && !state.is_away(now))
+    pub(crate) fn since(self: &Arc<Contact>) -> Since {
+        let gaps = self.with(|state| state.gaps);
+        Since { contact: Arc::clone(self), gaps }
     }
 
     fn with<R>(&self, apply: impl FnOnce(&mut State) -> R) -> R {
@@ -112,35 +118,35 @@ mod tests {
 
     #[test]
     fn without_a_relay_of_version_2_nothing_is_ever_broken() {
-        let contact = Contact::new();
-        assert!(contact.is_unbroken(contact.since()));
+        let contact = Arc::new(Contact::new());
+        assert!(contact.since().is_unbroken());
         assert!(!contact.heard());
     }
 
     #[test]
     fn a_gap_is_noticed_also_once_the_relay_was_heard_again() {
-        let contact = Contact::new();
+        let contact = Arc::new(Contact::new());
         assert!(!contact.begin(Duration::from_millis(20)));
         let since = contact.since();
         std::thread::sleep(Duration::from_millis(30));
-        assert!(!contact.is_unbroken(since), "it lasts");
+        assert!(!since.is_unbroken(), "it lasts");
         assert!(contact.heard(), "it was");
-        assert!(!contact.is_unbroken(since), "it has been");
-        assert!(contact.is_unbroken(contact.since()));
+        assert!(!since.is_unbroken(), "it has been");
+        assert!(contact.since().is_unbroken());
     }
 
     #[test]
     fn a_relay_that_is_heard_and_told_nothing_may_have_lost_this_host() {
-        let contact = Contact::new();
+        let contact = Arc::new(Contact::new());
         assert!(!contact.begin(Duration::from_millis(50)));
         let since = contact.since();
         assert!(contact.poll_timeout() < Some(clock::now() + Duration::from_millis(40)));
         std::thread::sleep(Duration::from_millis(30));
         assert!(!contact.heard());
         std::thread::sleep(Duration::from_millis(20));
-        assert!(!contact.is_unbroken(since), "it was not told anything for as long");
+        assert!(!since.is_unbroken(), "it was not told anything for as long");
         assert!(contact.tells(), "it was not");
-        assert!(!contact.is_unbroken(since), "it has not been");
-        assert!(contact.is_unbroken(contact.since()));
+        assert!(!since.is_unbroken(), "it has not been");
+        assert!(contact.since().is_unbroken());
     }
 }

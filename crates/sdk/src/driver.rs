@@ -280,6 +280,7 @@ impl Driver {
                 let pause = Duration::from_millis(retry_after_ms.unwrap_or_default().into());
                 info!(reason, ?pause, "relay is leaving");
                 self.keeper.handle_relay_leaving(self.now(), pause);
+                self.shared.begin_contact_anew();
                 // From now on it tells of the sessions that run there, and of nothing else. Of those that have left, one is kept.
                 self.command += 1;
                 self.left_task = self.command_task.take();

@@ -1,8 +1,9 @@
 //! A listener of sessions, without a port of its own.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::{Mutex, mpsc};
 use tracing::debug;
@@ -33,6 +34,12 @@ impl Listener {
 
     pub(crate) fn new(shared: Arc<Shared>, sessions: mpsc::Receiver<Session>) -> Listener {
         Listener { shared, sessions: Mutex::new(sessions) }
+    }
+
+    /// Has what sessions leave to be sent keep what its runtime ends with.
+    pub(crate) fn runtime_is_of(&self, owner: Weak<dyn Any + Send + Sync>) {
+        // Only whoever made the runtime says so, once.
+        let _first = self.shared.runtime_owner.set(owner);
     }
 
     /// The next client.

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use relayserver_core::limits;
@@ -125,8 +125,7 @@ impl Session {
     #[cfg(feature = "exec")]
     /// Whether it is this host's to serve, as far as that is known: an offer may have gone to another while this host stood still.
     pub(crate) fn may_be_served(&self) -> bool {
-        let is_unbroken = |offer: &Offer| self.life.shared.contact.is_unbroken(offer.since);
-        self.offer.as_ref().is_none_or(is_unbroken)
+        self.offer.as_ref().is_none_or(|offer| offer.since.is_unbroken())
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -134,10 +133,9 @@ impl Session {
             self.push();
             return Poll::Ready(Ok(()));
         };
-        if !self.life.shared.contact.is_unbroken(offer.since) {
+        if !offer.since.is_unbroken() {
             stream.reset_on_close();
-            let why = "the relay was not heard of for too long: the session may be another host's";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+            return Poll::Ready(Err(out_of_contact()));
         }
         while let Some(rest) = offer.frame.get(offer.written..).filter(|rest| !rest.is_empty()) {
             offer.written += ready!(Pin::new(&mut *stream).poll_write(cx, rest))?;
@@ -156,7 +154,7 @@ impl Session {
     fn poll_accept_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let (Some(offer), Some(stream)) = (&mut self.offer, &self.stream)
             && offer.written == 0
-            && self.life.shared.contact.is_unbroken(offer.since)
+            && offer.since.is_unbroken()
         {
             offer.written = stream.hold(&offer.frame)?;
             if offer.written == offer.frame.len() {
@@ -223,19 +221,20 @@ impl Session {
     /// Divides it into a half to read and a half to write, for tasks of their own. The session is over when both are
     /// dropped; dropping the half to write is half-close.
     ///
-    /// That accepts it.
+    /// That accepts it; where [`accept`](Session::accept) would fail, every read and write of the halves does.
     pub fn into_split(mut self) -> (ReadHalf, WriteHalf) {
         // Nothing was written since the hello: there is room for the word that it is accepted, or it has failed.
         let mut cx = Context::from_waker(Waker::noop());
-        if !matches!(self.poll_accept(&mut cx), Poll::Ready(Ok(()))) {
+        let is_accepted = matches!(self.poll_accept(&mut cx), Poll::Ready(Ok(())));
+        if !is_accepted {
             self.stream_mut().reset_on_close();
             self.offer = None;
         }
         let (reader, writer) = self.take_stream().into_split();
         let life = Arc::clone(&self.life);
         (
-            ReadHalf { inner: reader, life: Arc::clone(&life) },
-            WriteHalf { inner: Some(writer), life },
+            ReadHalf { inner: reader, is_accepted, life: Arc::clone(&life) },
+            WriteHalf { inner: Some(writer), is_accepted, life },
         )
     }
 
@@ -304,8 +303,13 @@ impl Drop for Session {
 }
 
 impl WriteHalf {
-    fn inner(&mut self) -> &mut relayserver_transport::WriteHalf {
-        self.inner.as_mut().unwrap_or_else(|| unreachable!("taken only when dropped"))
+    /// # Errors
+    /// The session is not this host's.
+    fn inner(&mut self) -> io::Result<&mut relayserver_transport::WriteHalf> {
+        if !self.is_accepted {
+            return Err(out_of_contact());
+        }
+        Ok(self.inner.as_mut().unwrap_or_else(|| unreachable!("taken only when dropped")))
     }
 }
 
@@ -314,7 +318,7 @@ impl Drop for WriteHalf {
         let Some(mut inner) = self.inner.take() else {
             return;
         };
-        if self.life.must_reset() {
+        if self.life.must_reset() || !self.is_accepted {
             inner.reset_on_close();
             // Else its own drop sends an end ahead of the reset.
             inner.forget();
@@ -329,7 +333,7 @@ impl Drop for WriteHalf {
 
 impl Drop for ReadHalf {
     fn drop(&mut self) {
-        if self.life.must_reset() {
+        if self.life.must_reset() || !self.is_accepted {
             self.inner.reset_on_close();
         }
     }
@@ -355,8 +359,12 @@ impl Life {
     /// Goes on with what a session leaves to be done; the session is gone when it is done, or aborted.
     fn outlive(self: &Arc<Life>, rest: impl Future<Output = ()> + Send + 'static) {
         let life = Arc::clone(self);
+        let owner = self.shared.runtime_owner.get().and_then(Weak::upgrade);
         self.shared.runtime.spawn(async move {
             let _cut_short = life.shared.aborted.run_until_cancelled(rest).await;
+            drop(life);
+            // The runtime may end with it.
+            drop(owner);
         });
     }
 }
@@ -381,6 +389,7 @@ impl fmt::Debug for Life {
 #[derive(Debug)]
 pub struct ReadHalf {
     inner: relayserver_transport::ReadHalf,
+    is_accepted: bool,
     life: Arc<Life>,
 }
 
@@ -389,6 +398,7 @@ pub struct ReadHalf {
 pub struct WriteHalf {
     /// Taken when it is dropped.
     inner: Option<relayserver_transport::WriteHalf>,
+    is_accepted: bool,
     life: Arc<Life>,
 }
 
@@ -414,6 +424,9 @@ impl AsyncRead for ReadHalf {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.is_accepted {
+            return Poll::Ready(Err(out_of_contact()));
+        }
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
@@ -469,7 +482,13 @@ write_through!(
         session.stream_mut()
     }
 );
-write_through!(WriteHalf, |half, cx| half.inner(), to flush half.inner());
+write_through!(WriteHalf, |half, cx| half.inner()?, to flush half.inner()?);
+
+/// What whoever reads or writes such a session is told.
+fn out_of_contact() -> io::Error {
+    let why = "the relay was not heard of for too long: the session may be another host's";
+    io::Error::new(io::ErrorKind::ConnectionAborted, why)
+}
 
 /// A connection as a leg, by the best way that there is for its kind.
 pub(crate) fn leg(stream: &mut Stream) -> Leg<'_> {

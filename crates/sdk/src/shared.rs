@@ -1,8 +1,9 @@
 //! What a listener, its driver, its channels and its sessions share.
 
+use std::any::Any;
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use relayserver_core::keeper::PoolBounds;
 use tokio::runtime::Handle;
@@ -19,9 +20,11 @@ use crate::status::Status;
 pub(crate) struct Shared {
     pub(crate) link: Link,
     /// When the relay was last heard of.
-    pub(crate) contact: Contact,
+    contact: Mutex<Arc<Contact>>,
     /// Where what sessions leave unsent is still sent.
     pub(crate) runtime: Handle,
+    /// What ends that runtime when it is dropped, where the listener has one of its own.
+    pub(crate) runtime_owner: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// What ended the listener, where waiting could not have mended it.
     pub(crate) failure: OnceLock<Hopeless>,
     pub(crate) status: watch::Sender<Status>,
@@ -81,8 +84,9 @@ impl Shared {
         let connecting = Status::Connecting { last_error: None, next_try: None };
         Shared {
             link,
-            contact: Contact::new(),
+            contact: Mutex::new(Arc::new(Contact::new())),
             runtime: Handle::current(),
+            runtime_owner: OnceLock::new(),
             failure: OnceLock::new(),
             status: watch::Sender::new(connecting),
             pools: watch::Sender::new(pools.iter().map(pool).collect()),
@@ -96,6 +100,17 @@ impl Shared {
             events: broadcast::Sender::new(EVENTS_MAX),
             told: Mutex::new(Told::default()),
         }
+    }
+
+    /// That with the relay which new channels are dialled to.
+    pub(crate) fn contact(&self) -> Arc<Contact> {
+        Arc::clone(&self.contact.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The relay leaves. What is dialled from now on is another's; what is there keeps its contact with the one that leaves.
+    pub(crate) fn begin_contact_anew(&self) {
+        let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        *contact = Arc::new(Contact::new());
     }
 
     /// Whether sessions of the service at this place are to be had. Gives `false` where there is none there.

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::clock;
+use crate::contact::Contact;
 use crate::report::{CommandReport, CommandReporter, Fault};
 use crate::shared::{PoolState, Shared};
 
@@ -43,6 +44,7 @@ impl<F: Into<Fault>> From<F> for Ended {
 struct Talk<'a> {
     stream: Stream,
     shared: &'a Shared,
+    contact: &'a Contact,
     reporter: &'a CommandReporter,
     liveness: Liveness,
     decoder: Decoder,
@@ -56,13 +58,14 @@ struct Talk<'a> {
 /// Talks until the channel ends, or there was no contact for too long.
 pub(crate) async fn run(
     stream: Stream,
-    shared: &Shared,
+    (shared, contact): (&Shared, &Contact),
     reporter: &CommandReporter,
     patience: Patience,
 ) -> Ended {
     let mut talk = Talk {
         stream,
         shared,
+        contact,
         reporter,
         liveness: Liveness::new(clock::now(), patience),
         decoder: Decoder::new(FRAME_MAX),
@@ -82,8 +85,7 @@ impl Talk<'_> {
             (self.shared.pools.subscribe(), self.shared.network.subscribe());
         pools.mark_changed();
         loop {
-            let (silence, word) =
-                (self.liveness.poll_timeout(), self.shared.contact.poll_timeout());
+            let (silence, word) = (self.liveness.poll_timeout(), self.contact.poll_timeout());
             let due = silence.into_iter().chain(self.probe_until).chain(word).min();
             // From one clock to another: this one goes on while the machine sleeps.
             let due = due.map_or(LOOK_INTERVAL, |due| due.since(clock::now()).min(LOOK_INTERVAL));
@@ -136,7 +138,7 @@ impl Talk<'_> {
     /// These bytes were read, or the end.
     async fn heard(&mut self, received: &[u8]) -> Result<(), Ended> {
         // What waited while we were away comes from before: the gap counts first.
-        let was_away = self.shared.contact.heard();
+        let was_away = self.contact.heard();
         let events = self.liveness.handle_heard(clock::now());
         if was_away || events.contains(&Event::Suspect) {
             return Err(Ended::Silent);
@@ -179,7 +181,7 @@ impl Talk<'_> {
     }
 
     async fn send(&mut self, announcement: &Announcement) -> Result<(), Ended> {
-        if self.shared.contact.tells() {
+        if self.contact.tells() {
             return Err(Ended::Silent);
         }
         let frame = announcement.encode();

@@ -10,7 +10,7 @@ use relayserver_transport::{HostPort, Stream, acknowledged, dial};
 use thiserror::Error;
 #[cfg(unix)]
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
@@ -20,6 +20,10 @@ use crate::{Handler, Session};
 
 /// How long the server may take to accept. It is near, or it is down.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often a server is tried whose queue of connections is full.
+#[cfg(unix)]
+const QUEUE_RETRY: Duration = Duration::from_millis(10);
 
 /// For how long the word that a session is accepted waits for the server's first bytes. A server near by that is asked has answered by
 /// then; who sends much waits no longer than that for its next bytes to be asked for.
@@ -168,8 +172,19 @@ impl Target {
             }
             #[cfg(unix)]
             Target::Unix(path) => {
-                timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await?.map(Stream::Unix)
+                timeout(DIAL_TIMEOUT, connect_unix(path)).await?.map(Stream::Unix)
             }
+        }
+    }
+}
+
+/// Connects once there is room for it: unlike with TCP, a server that is behind with accepting has everybody told so at once.
+#[cfg(unix)]
+async fn connect_unix(path: &std::path::Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(QUEUE_RETRY).await,
+            connected => return connected,
         }
     }
 }

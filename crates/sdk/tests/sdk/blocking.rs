@@ -48,14 +48,24 @@ fn sessions_read_and_write_on_threads_of_their_own() {
 fn sessions_outlive_their_listener() {
     // With the last session the whole runtime goes, so all connections end in the same moment, in any order: again and again.
     for _ in 0..20 {
-        a_session_outlives_its_listener();
+        let relay = TestRelay::start();
+        a_session_outlives_its_listener(&relay, relay.listener());
     }
 }
 
-fn a_session_outlives_its_listener() {
-    let relay = TestRelay::start();
-    let listener = blocking::Listener::listen(relay.listener()).unwrap();
-    let mut client = client(&relay);
+/// With TLS its end is more than the kernel's business.
+#[test]
+#[cfg(feature = "tls")]
+fn encrypted_sessions_outlive_their_listener() {
+    let relay = TestRelay::secure();
+    for _ in 0..20 {
+        a_session_outlives_its_listener(&relay, relayserver::Listener::join(relay.join()));
+    }
+}
+
+fn a_session_outlives_its_listener(relay: &TestRelay, builder: relayserver::Builder) {
+    let listener = blocking::Listener::listen(builder).unwrap();
+    let mut client = client(relay);
     let mut session = listener.accept().unwrap();
     drop(listener);
     session.write_all(b"still there").unwrap();

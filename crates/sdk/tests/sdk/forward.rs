@@ -2,11 +2,15 @@
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use relayserver::handlers::Forward;
 use relayserver_testing::TestRelay;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+#[cfg(target_os = "linux")]
+use tokio::time::timeout;
 
 use crate::{assert_reset, noise, rest, within};
 
@@ -111,6 +115,27 @@ async fn an_aborted_listener_aborts_the_server_too() {
     };
     let (served, ()) = within(async { tokio::join!(listener.serve(forward), aborting) }).await;
     served.unwrap();
+}
+
+/// TCP waits by itself.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_unix_server_that_is_behind_with_accepting_is_waited_for() {
+    let path = std::env::temp_dir().join(format!("relayserver-{}-busy", std::process::id()));
+    let socket = tokio::net::UnixSocket::new_stream().unwrap();
+    socket.bind(&path).unwrap();
+    let server = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = tokio::net::UnixStream::connect(&path).await {
+        waiting.push(stream);
+    }
+    let target: Forward = format!("unix:{}", path.display()).parse().unwrap();
+    let mut reaching = std::pin::pin!(target.reach());
+    let early = timeout(Duration::from_millis(50), &mut reaching).await;
+    assert!(early.is_err(), "there is no room: {early:?}");
+    within(server.accept()).await.unwrap();
+    within(reaching).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[cfg(unix)]

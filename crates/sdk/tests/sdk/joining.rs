@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use relayserver::{Error, Join, Listener, Status};
+use relayserver::{Error, Join, Listener, Session, Status};
 use relayserver_testing::{Service, ServiceName, TestRelay};
 use relayserver_transport::{ServerTls, generate_identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -116,20 +116,40 @@ async fn a_plain_relay_gets_no_byte_of_the_token() {
     assert!(within(listening).await.unwrap().is_permanent());
 }
 
-#[tokio::test]
-async fn a_session_that_was_not_accepted_before_the_relay_fell_silent_is_not_served() {
+/// Has a session that is not accepted before its relay falls silent used in some way, which is to fail.
+async fn used_too_late(used: impl AsyncFnOnce(Session) -> Vec<std::io::Error>) {
     let relay = TestRelay::secure_with(|config| {
         config.patience.suspect_after = Duration::from_millis(300);
     });
     let listener = within(Listener::join(relay.join()).listen()).await.unwrap();
     let mut client = relay.connect().await.unwrap();
     client.write_all(b"run me once").await.unwrap();
-    let mut session = within(listener.accept()).await.unwrap();
+    let session = within(listener.accept()).await.unwrap();
     let frozen = relay.freeze();
     status_becomes(&listener, |status| !matches!(status, Status::Ready { .. })).await;
-    let error = within(session.read(&mut [0; 64])).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
+    for error in within(used(session)).await {
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
+    }
     drop(frozen);
+}
+
+#[tokio::test]
+async fn a_session_that_was_not_accepted_before_the_relay_fell_silent_is_not_served() {
+    used_too_late(async |mut session| vec![session.read(&mut [0; 64]).await.unwrap_err()]).await;
+}
+
+#[tokio::test]
+async fn nor_is_it_in_halves() {
+    used_too_late(async |session| {
+        let (mut reader, mut writer) = session.into_split();
+        vec![
+            reader.read(&mut [0; 64]).await.unwrap_err(),
+            writer.write(b"answer").await.unwrap_err(),
+            writer.flush().await.unwrap_err(),
+            writer.shutdown().await.unwrap_err(),
+        ]
+    })
+    .await;
 }
 
 #[tokio::test]

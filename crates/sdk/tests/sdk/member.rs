@@ -51,13 +51,22 @@ impl Relay {
 
     /// A command channel that is answered with this key, and the key that it was asked for with.
     pub(crate) async fn commanded(&self, key: u8) -> (Stream, Option<ChannelKey>) {
+        self.commanded_with(key, None).await
+    }
+
+    /// The same, by a relay that takes a host that is silent for so long for suspect.
+    pub(crate) async fn commanded_with(
+        &self,
+        key: u8,
+        suspect_after_ms: Option<u32>,
+    ) -> (Stream, Option<ChannelKey>) {
         let (mut stream, role) = self.next_hello().await;
         let Role::Command { token: Some(_), last_key, .. } = role else {
             panic!("no command channel: {role:?}");
         };
         let services = vec![ServedService { name: "default".to_owned(), clients: None }];
         let channel_key = Some(ChannelKey::new([key; 16]));
-        let welcome = Welcome { channel_key, services, ..Welcome::default() };
+        let welcome = Welcome { channel_key, services, suspect_after_ms, ..Welcome::default() };
         say(&mut stream, &answer(0, AnswerV2::Welcome(welcome))).await;
         (stream, last_key)
     }

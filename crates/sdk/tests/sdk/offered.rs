@@ -1,9 +1,12 @@
 //! Sessions that a scripted relay offers: what the host says to them, and that they outlive a relay that is leaving.
 
+use std::io::ErrorKind;
+
 use relayserver::{Event, Listener};
 use relayserver_transport::Stream;
 use relayserver_wire::SessionId;
 use relayserver_wire::command::Announcement;
+use relayserver_wire::hello::Role;
 use relayserver_wire::start::{Start, Verdict};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Duration, Instant, timeout};
@@ -96,6 +99,32 @@ async fn sessions_go_on_at_a_relay_that_is_leaving_while_the_host_is_at_the_next
     drop(old);
     let more = timeout(Duration::from_millis(500), relay.listener.accept()).await;
     assert!(more.is_err(), "nothing was dialled");
+}
+
+/// A relay that is silent may have given its sessions to others, however well the one is that leaves.
+#[tokio::test]
+async fn a_session_of_a_silent_relay_is_not_served_though_the_one_before_it_is_heard() {
+    let relay = Relay::bind().await;
+    let (listener, mut old, _idle) = member(&relay).await;
+    say(&mut old, &leaving(0)).await;
+    let (_silent, _) = relay.commanded_with(2, Some(300)).await;
+    let mut channel = relay.answered(2).await;
+    offer(&mut channel, 7).await;
+    let mut session = within(listener.accept()).await.unwrap();
+    let is_heard = async {
+        loop {
+            say(&mut old, &Announcement::Ping { nonce: 5 }.encode()).await;
+            assert_eq!(heard(&mut old).await, Announcement::Pong { nonce: 5 });
+        }
+    };
+    let is_given_up =
+        async { while !matches!(relay.next_hello().await, (_, Role::Command { .. })) {} };
+    tokio::select! {
+        () = is_heard => unreachable!("it goes on"),
+        () = is_given_up => {}
+    }
+    let error = within(session.accept()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
 }
 
 #[tokio::test]
