@@ -24,7 +24,8 @@ pub struct Lanes {
     running: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
-/// Opens `count` lanes for this process. Once they were opened, opening them again opens none.
+/// Opens `count` lanes for this process. [`quietest`] gives those of the first call alone, also where that opened none: whoever opens
+/// some does it first.
 ///
 /// # Errors
 /// What the system says: it has no thread or no descriptor to give.
@@ -44,12 +45,12 @@ pub fn open(count: usize) -> io::Result<Lanes> {
     Ok(lanes)
 }
 
-/// The lane with the least on it. `None` where none are open.
+/// The lane with the least on it. `None` where none were opened. After [`Lanes`] is dropped, what is spawned on one is dropped too.
 pub fn quietest() -> Option<&'static Handle> {
     LANES.get()?.iter().min_by_key(|lane| lane.metrics().num_alive_tasks())
 }
 
-/// Whether there are any.
+/// Whether there are any to be had from [`quietest`].
 pub fn are_open() -> bool {
     LANES.get().is_some_and(|lanes| !lanes.is_empty())
 }

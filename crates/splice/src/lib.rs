@@ -7,6 +7,8 @@
 //! Bytes go through a scratch buffer that is borrowed per thread. On Linux, between two sockets, a direction that
 //! turns out to be bulk moves over to `splice(2)`, and back when it turns small again ([`Path::Auto`]).
 //!
+//! [`lanes`] are threads for sessions of many small messages. Whoever runs a session opens them, and moves it there.
+//!
 //! A process that moves bytes with `splice(2)` must ignore `SIGPIPE`, as every Rust program does unless it asks for
 //! something else: that system call knows no `MSG_NOSIGNAL`.
 

@@ -46,7 +46,8 @@ pub enum Until {
     Busy,
 }
 
-/// A session that was woken so often is busy: some dozens of requests and answers. Moving it costs as much as a few of them.
+/// A session that was woken so often since its run began, however long that took, is taken for busy: some dozens of requests and
+/// answers. Moving it costs as much as a few of them.
 const BUSY_POLLS: u32 = 64;
 
 /// The bytes that were written to each leg's socket or stream. Exact at any time, also while `run` is running.
@@ -148,15 +149,15 @@ impl Splice {
     ) -> impl Future<Output = Result<Until, Failure>> + Send {
         let mut watches = Watches::new(&client, &host);
         let can_move = watches.are_of_sockets() && until == Until::Busy;
-        let mut calm = can_move.then_some(BUSY_POLLS);
+        let mut polls_left = can_move.then_some(BUSY_POLLS);
         poll_fn(move |cx| {
             let polled =
                 self.poll_legs(cx, &mut client, &mut host, &mut watches, counts, on_eof)?;
             if polled.is_ready() {
                 return Poll::Ready(Ok(Until::End));
             }
-            calm = calm.map(|calm| calm.saturating_sub(1));
-            if calm == Some(0) && self.to_host.is_chatty() && self.to_client.is_chatty() {
+            polls_left = polls_left.map(|left| left.saturating_sub(1));
+            if polls_left == Some(0) && self.to_host.is_chatty() && self.to_client.is_chatty() {
                 return Poll::Ready(Ok(Until::Busy));
             }
             Poll::Pending
