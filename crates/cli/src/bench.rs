@@ -34,13 +34,16 @@ async fn act(what: Bench) -> io::Result<Exit> {
         Bench::Server { listen } => return server::run(listen).await,
         #[cfg(target_os = "linux")]
         Bench::Link(args) => return link::run(&args).await,
-        Bench::Idle { load, connections } => return load::idle(&load, connections).await,
+        Bench::Idle { to, connections } => return load::idle(to, connections).await,
         Bench::Bulk { load, connections } => (load::bulk(&load, connections).await?, load),
         Bench::Requests { load, connections, size } => {
             (load::requests(&load, connections, size).await?, load)
         }
         Bench::Sessions { load, at_a_time } => (load::sessions(&load, at_a_time).await?, load),
-        Bench::FirstByte { load, at_once } => (load::first_byte(&load, at_once).await?, load),
+        Bench::FirstByte { load, at_once: None } => (load::first_byte(&load).await?, load),
+        Bench::FirstByte { load, at_once: Some(count) } => {
+            (load::first_bytes_at_once(&load, count).await?, load)
+        }
         Bench::Fetch { load, size } => (load::fetch(&load, size).await?, load),
     };
     Ok(print(&figures, &load))

@@ -74,8 +74,9 @@ pub(crate) enum Bench {
     Link(LinkArgs),
     /// Open connections on which nothing happens, say so, and close them when standard input ends
     Idle {
-        #[command(flatten)]
-        load: LoadArgs,
+        /// Where to connect: where a relay listens for clients
+        #[arg(value_name = "ADDR", value_parser = socket_address)]
+        to: SocketAddr,
         /// How many
         #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = count)]
         connections: usize,
@@ -130,7 +131,7 @@ pub(crate) struct LoadArgs {
     #[arg(value_name = "ADDR", value_parser = socket_address)]
     pub(crate) to: SocketAddr,
 
-    /// For how long
+    /// For how long. What is done all at once takes what it takes
     #[arg(short, long, value_name = "TIME", default_value = "3s", value_parser = positive_duration)]
     pub(crate) time: Duration,
 

@@ -171,11 +171,12 @@ async fn session(to: SocketAddr) -> io::Result<()> {
     round_trip(&mut stream, &request, &mut answer).await
 }
 
-/// From connect to the first byte back. `at_once`: all of them together, and all stay open until the last has it.
-pub(super) async fn first_byte(load: &LoadArgs, at_once: Option<usize>) -> io::Result<Figures> {
+/// From connect to the first byte back, again and again with a pause.
+pub(super) async fn first_byte(load: &LoadArgs) -> io::Result<Figures> {
+    let span = Span::of(load);
     let to = load.to;
-    let Some(count) = at_once else {
-        let span = Span::of(load);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
         let mut tally = Tally::new();
         while !span.is_over() {
             let began = Instant::now();
@@ -185,10 +186,16 @@ pub(super) async fn first_byte(load: &LoadArgs, at_once: Option<usize>) -> io::R
             }
             sleep(Duration::from_millis(20)).await;
         }
-        return Ok(figures_of([tally], load.time));
-    };
+        tally
+    });
+    sum(tasks, load, span).await
+}
+
+/// From connect to the first byte back, of `count` at once, which all stay open until the last has it.
+pub(super) async fn first_bytes_at_once(load: &LoadArgs, count: usize) -> io::Result<Figures> {
+    let to = load.to;
     let mut tasks = JoinSet::new();
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), cpu_of(&load.cpu_of));
     for _ in 0..count {
         tasks.spawn(async move {
             let began = Instant::now();
@@ -203,23 +210,29 @@ pub(super) async fn first_byte(load: &LoadArgs, at_once: Option<usize>) -> io::R
             took
         }));
     }
-    Ok(figures_of([tally], began.elapsed()))
+    let cpu = spent(cpu, &load.cpu_of);
+    Ok(Figures { cpu, ..figures_of([tally], began.elapsed()) })
 }
 
 /// Receives `size` bytes on a fresh connection, and again.
 pub(super) async fn fetch(load: &LoadArgs, size: usize) -> io::Result<Figures> {
-    let span = Span::of(load);
-    let (mut tally, mut bytes) = (Tally::new(), 0);
-    while !span.is_over() {
-        let began = Instant::now();
-        let came = timeout(PATIENCE, fetched(load.to, size)).await;
-        if span.counts(began) {
-            let came = came.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            bytes += came.as_ref().map_or(0, |()| size as u64);
-            tally.add(came.map(|()| began.elapsed()));
+    let (span, to) = (Span::of(load), load.to);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut tally = Tally::new();
+        while !span.is_over() {
+            let began = Instant::now();
+            let came = timeout(PATIENCE, fetched(to, size)).await;
+            if span.counts(began) {
+                let came = came.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                tally.add(came.map(|()| began.elapsed()));
+            }
         }
-    }
-    Ok(Figures { bytes, ..figures_of([tally], load.time) })
+        tally
+    });
+    let mut figures = sum(tasks, load, span).await?;
+    figures.bytes = figures.done * size as u64;
+    Ok(figures)
 }
 
 async fn fetched(to: SocketAddr, size: usize) -> io::Result<()> {
@@ -236,8 +249,8 @@ async fn fetched(to: SocketAddr, size: usize) -> io::Result<()> {
 }
 
 /// Holds `connections` open until standard input ends.
-pub(super) async fn idle(load: &LoadArgs, connections: usize) -> io::Result<Exit> {
-    let (to, mut tasks, mut held) = (load.to, JoinSet::new(), Vec::new());
+pub(super) async fn idle(to: SocketAddr, connections: usize) -> io::Result<Exit> {
+    let (mut tasks, mut held) = (JoinSet::new(), Vec::new());
     for opening in 0..connections {
         if opening >= OPENING_MAX
             && let Some(opened) = tasks.join_next().await
