@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,21 @@ PATIENCE = 20
 
 class Failed(Exception):
     """A program did not do what it was started for."""
+
+
+def start(peer, server_port, running, results):
+    """Starts it, until `running` ends. Gives the port for the load; `None`, and says so, where it does not work."""
+    running.callback(peer.stop)
+    try:
+        return peer.start(server_port)
+    except Failed as failed:
+        leave_out(results, peer.name, failed)
+        return None
+
+
+def leave_out(results, name, why):
+    results["missing"][name] = str(why)
+    print(f"bench: without {name}: {why}", file=sys.stderr)
 
 
 def free_port():
@@ -91,9 +107,6 @@ class Peer:
             return self.tools.why.get(self.program, f"{self.program} is not installed")
         return None
 
-    def version(self):
-        return self.tools.version(self.program) if self.program else ""
-
     def start(self, server):
         """Between the load and `server`, a port of this machine. Gives the port for the load."""
         raise NotImplementedError
@@ -151,7 +164,6 @@ class Rathole(Peer):
     roles = ("server", "client")
     hops = 2
     program = "rathole"
-    transport = ""
 
     def start(self, server):
         at = self.places
@@ -240,7 +252,6 @@ class SplicingHAProxy(HAProxy):
 
 class Nginx(Peer):
     name = "nginx stream"
-    roles = ("proxy",)
     program = "nginx"
 
     def start(self, server):

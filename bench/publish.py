@@ -1,5 +1,6 @@
 """Puts what was measured into `docs/benchmarks.md`, between its two marks, and the plots beside it."""
 
+import loads
 import report
 import wan
 
@@ -49,7 +50,7 @@ def tables(results):
         if name not in results["figures"] or load in wan.LOADS:
             continue
         less = "" if load.more else ", less is better"
-        lines = [f"### {name}", "", f"| | {load.unit}{less} | from | to | CPU {report.loads.cpu_unit(load)} | p50, p99, p99.9 in ms |", "|---|---:|---:|---:|---:|---:|"]
+        lines = [f"### {name}", "", f"| | {load.unit}{less} | from | to | CPU {loads.cpu_unit(load)} | p50, p99, p99.9 in ms |", "|---|---:|---:|---:|---:|---:|"]
         for peer in results["figures"][name]:
             told, cpu = report.values(results, load, peer), report.median(report.cpus(results, load, peer))
             spread = [report.number(it) for it in (min(told), max(told))] if told else ["failed", ""]

@@ -4,12 +4,19 @@ import html
 import statistics
 
 import loads
+import peers
 import wan
 
 GOOD, BAD = "reached", "not reached"
 
-# Of the plots, in the order of the peers.
-COLOURS = ["#777777", "#c05640", "#c98a1b", "#3a6ea5", "#6fa0d0", "#5b8c5a", "#7b3fa0", "#b07cc6", "#a03a50", "#4a2060"]
+# Of the plots: each peer has its own in all of them.
+COLOURS = dict(
+    zip(
+        (kind.name for kind in peers.PEERS),
+        ("#777777", "#c05640", "#c98a1b", "#3a6ea5", "#6fa0d0", "#5b8c5a", "#7b3fa0", "#b07cc6", "#a03a50", "#4a2060"),
+        strict=True,
+    )
+)
 
 
 def by_name():
@@ -192,11 +199,11 @@ def bars(results, title, members):
         less = "" if load.more else ", less is better"
         drawn.append(f'<text x="8" y="{y}" class="head">{html.escape(load.name)}, {load.unit}{less}</text>')
         y += 8
-        for index, (peer, rounds) in enumerate(told.items()):
+        for peer, rounds in told.items():
             drawn.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{html.escape(peer)}</text>')
             if rounds:
                 middle, low, high = median(rounds), min(rounds), max(rounds)
-                colour = COLOURS[index % len(COLOURS)]
+                colour = COLOURS[peer]
                 drawn.append(f'<rect x="{left}" y="{y + 2}" width="{middle * scale:.1f}" height="{row - 5}" fill="{colour}"/>')
                 x1, x2, level = left + low * scale, left + high * scale, y + row / 2
                 drawn.append(f'<path d="M{x1:.1f} {level}H{x2:.1f}M{x1:.1f} {level - 4}v8M{x2:.1f} {level - 4}v8" stroke="#222" fill="none"/>')
@@ -232,7 +239,7 @@ def latencies(results, name):
             drawn.append(f'<path d="M{left} {at(decade):.1f}H{width - 230}" stroke="#ddd"/>')
             drawn.append(f'<text x="{left - 8}" y="{at(decade) + 4:.1f}" text-anchor="end">{decade / 1000:g}</text>')
     for index, (peer, points) in enumerate(told.items()):
-        colour = COLOURS[index % len(COLOURS)]
+        colour = COLOURS[peer]
         line = " ".join(f"{left + number_ * step:.1f},{at(value):.1f}" for number_, value in enumerate(points))
         drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         drawn.append(f'<text x="{width - 220}" y="{60 + index * 20}" fill="{colour}">{html.escape(peer)}</text>')

@@ -5,10 +5,8 @@ import fcntl
 import os
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import loads
 import network
@@ -22,7 +20,7 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 CLIENT, HOST = "10.77.1.1", "10.77.2.1"
 RELAY_TO_CLIENTS, RELAY_TO_HOSTS = "10.77.1.2", "10.77.2.2"
 
-# What is measured on it, which of its figures counts, and for how many seconds it is repeated.
+# What is measured on it, which quantile counts, and for how many seconds it is repeated.
 KINDS = (
     ("first byte", ("first-byte",), "p50", 2),
     ("100 KB", ("fetch", "--size", 100_000), "p50", 2),
@@ -30,7 +28,6 @@ KINDS = (
     ("20 MB", ("fetch", "--size", 20_000_000), "p50", 5),
     ("50 at once", ("first-byte", "--at-once", 50), "p99", 1),
 )
-
 
 
 def name_of(kind, loss):
@@ -41,18 +38,10 @@ def loads_of(loss):
     """Each with its seconds."""
     # Chance takes more of them to be fair.
     times = 2 if loss else 1
-    return [(loads.Load(name_of(kind, loss), line, figure, "ms", more=False), times * seconds) for kind, line, figure, seconds in KINDS]
-
-
+    return [(loads.Load(name_of(kind, loss), line, "ms", quantile, more=False), times * seconds) for kind, line, quantile, seconds in KINDS]
 
 LOADS = [load for loss in LOSSES for load, _ in loads_of(loss)]
 PEERS = [peers.Direct, peers.Rathole, peers.Bore, peers.Ours]
-
-
-def congestion_control():
-    """BBR where there is one: with a packet of a hundred lost, cubic takes a minute for what BBR takes two seconds for."""
-    there = network.path("tcp_available_congestion_control").read_text().split()
-    return "bbr" if "bbr" in there else network.SETTINGS["tcp_congestion_control"]
 
 
 class Namespace:
@@ -69,8 +58,11 @@ class Namespace:
         self.enter = ("nsenter", "--net", "--target", str(self.holder.pid))
         self.do("ip", "link", "set", "lo", "up")
         # What a connection has learned of the way is not to help the next: each peer would profit from those before it.
-        for name, value in {**network.SETTINGS, "tcp_congestion_control": congestion_control(), "tcp_no_metrics_save": "1"}.items():
-            self.do("sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}")
+        for name, value in {**network.settings(), "tcp_no_metrics_save": "1"}.items():
+            self.do("sh", "-c", f"echo {value} > {network.path(name)}")
+        # With a packet of a hundred lost, cubic takes a minute for what BBR takes two seconds for. Not all have it, or may use it here.
+        without = "echo bench: a long way without BBR >&2"
+        self.do("sh", "-c", f"echo bbr > {network.path('tcp_congestion_control')} || {without}")
 
     def do(self, *line):
         subprocess.run([*self.enter, *line], check=True)
@@ -131,25 +123,28 @@ def tun(name):
 
 def missing():
     """Why there is no long way here; `None` where there is one."""
-    if not Path("/dev/net/tun").exists():
-        return "there is no /dev/net/tun"
-    if os.geteuid() != 0:
-        return "TUN devices need root"
+    try:
+        file, _ = tun(f"rs{os.getpid() % 100000}")
+    except OSError as error:
+        return f"no TUN device: {error}"
+    os.close(file)
     return None
 
 
-def measure(arguments, have, results):
+def measure(arguments, have, results, keep):
+    """`keep` is called after each round."""
     why = missing()
+    for loss in LOSSES if why is None else ():
+        try:
+            with contextlib.closing(World(have["relayserver"], loss)) as world, tempfile.TemporaryDirectory() as folder:
+                in_world(arguments, have, results, keep, world, loss, folder)
+        except (OSError, subprocess.CalledProcessError, peers.Failed) as error:
+            why = str(error)
     if why:
-        results["missing"]["wan"] = why
-        print(f"bench: without a long way: {why}", file=sys.stderr)
-        return
-    for loss in LOSSES:
-        with contextlib.closing(World(have["relayserver"], loss)) as world, tempfile.TemporaryDirectory() as folder:
-            in_world(arguments, have, results, world, loss, folder)
+        peers.leave_out(results, "wan", why)
 
 
-def in_world(arguments, have, results, world, loss, folder):
+def in_world(arguments, have, results, keep, world, loss, folder):
     places = peers.Places(
         host=world.host.enter,
         relay=world.relay.enter,
@@ -167,10 +162,10 @@ def in_world(arguments, have, results, world, loss, folder):
             peer = kind(have, folder, places)
             if peer.missing() or not (kind is peers.Direct or loads.wanted(kind.name, arguments.peer)):
                 continue
-            running.callback(peer.stop)
-            port = peer.start(server_port)
+            port = peers.start(peer, server_port, running, results)
             to = HOST if kind is peers.Direct else RELAY_TO_CLIENTS
-            present.append((peer.name, f"{to}:{port}"))
+            if port:
+                present.append((peer.name, f"{to}:{port}"))
         for number in range(arguments.rounds):
             for load, seconds in loads_of(loss):
                 for name, to in present:
@@ -180,3 +175,4 @@ def in_world(arguments, have, results, world, loss, folder):
                     figures = load.run(have["relayserver"], to, [], seconds, world.client.enter)
                     results["figures"].setdefault(load.name, {}).setdefault(name, []).append(figures)
                     print(f"round {number + 1}  {load.name:<24} {name:<22} {load.short(figures)}", flush=True)
+            keep()
