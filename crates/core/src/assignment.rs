@@ -7,9 +7,12 @@
 //!   and of that host's channels the one that has waited longest. A host that has just failed to serve a client is the last choice.
 //! - A host of version 2 is offered a session. Until it accepts, the session can be taken back, and is offered to another
 //!   host, never to the same one twice; it keeps its place in the order of arrival. After that, never.
+//! - A channel carries one session at a time. Where that has ended in order on both sides, a host of version 2 can have it back: authorised
+//!   anew, as if it had just arrived, the channel waits for another client. The session stays, without a channel, until it has ended.
 //! - An announcement to hosts of version 1 goes to the command channels of the channel's address, or, where that has none, to
 //!   all of version 1. Hosts of version 2 are told of their sessions' ends.
-//! - A session whose host has sent its last byte and then lost its last command channel ends.
+//! - A session whose host has sent its last byte and then lost its last command channel ends. One whose channel was returned asks
+//!   nothing of its host any more, and goes on without it.
 //! - When a grant ends, so do the sessions of those who had it.
 //!
 //! What must hold after every input is checked by `tests/assignment` over generated histories, through
@@ -17,7 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::ids::{ChannelId, ChannelIds, GrantId, HostId, ServiceName, SessionId};
+use crate::ids::{ChannelId, ChannelIds, ChannelKey, GrantId, HostId, ServiceName, SessionId};
 use crate::limits::{Limits, ServiceLimits};
 use crate::policy::Policy;
 use crate::pool::{Pool, Turn};
@@ -35,6 +38,7 @@ mod invariants;
 mod member;
 mod offers;
 mod pools;
+mod returns;
 mod roster;
 pub(crate) mod snapshot;
 
@@ -58,6 +62,8 @@ pub struct Book<H: Handles> {
 struct Channel {
     host: HostId,
     service: ServiceName,
+    /// The one that it showed when it arrived.
+    key: Option<ChannelKey>,
     place: Place,
 }
 
@@ -123,6 +129,9 @@ impl<H: Handles> Book<H> {
                 self.outputs.push_back(output);
             }
             Input::ChannelIdle { channel, handle } => self.channel_idle(now, channel, handle),
+            Input::ChannelReturned { session, handle } => {
+                self.channel_returned(now, session, handle);
+            }
             Input::ChannelGone { channel } => self.channel_gone(channel),
             Input::ClientArrived { session, service, client, stop } => {
                 self.client_arrived(now, session, service, client, stop);

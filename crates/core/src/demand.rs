@@ -1,5 +1,5 @@
 //! How many idle channels a service is to have, by how its clients arrive: enough for those that come while the channels are replaced
-//! that others have taken. The [`Book`](crate::Book) tells of each arrival and comes back at [`Demand::poll_timeout`]; which host
+//! that others have taken and do not give back. The [`Book`](crate::Book) tells of each arrival and comes back at [`Demand::poll_timeout`]; which host
 //! is to keep how many of them is not decided here but by [`shares`].
 //!
 //! It rises at once, beyond what is needed, so that a growing crowd changes it seldom. It falls by half, after a while in which a
@@ -48,6 +48,14 @@ impl Demand {
             self.asked = with_room(needed);
             self.since = now;
         }
+    }
+
+    /// A channel that a client of late had taken is back, and need not be replaced.
+    pub(crate) fn handle_return(&mut self, now: Time) {
+        self.turn_span(now);
+        let counted =
+            if self.arrivals > 0 { &mut self.arrivals } else { &mut self.arrivals_before };
+        *counted = counted.saturating_sub(1);
     }
 
     /// A host has answered after `round_trip`.
@@ -187,6 +195,19 @@ mod tests {
             demand.handle_arrival(millis(waiting as u64 * 1000), waiting);
             assert!(demand.asked() >= waiting);
         }
+    }
+
+    #[test]
+    fn who_gives_its_channel_back_soon_needs_no_other() {
+        let mut demand = Demand::default();
+        // A thousand a second, of which sixteen are there at a time.
+        for now in 0..10_000 {
+            demand.handle_arrival(millis(now), 0);
+            if now >= 16 {
+                demand.handle_return(millis(now));
+            }
+        }
+        assert!((16..=40).contains(&demand.asked()), "{}", demand.asked());
     }
 
     #[test]

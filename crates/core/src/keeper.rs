@@ -352,7 +352,9 @@ impl Keeper {
         for (index, pool) in self.pools.iter().enumerate() {
             let held = self.channels.values().filter(|channel| channel.pool() == index).count();
             assert_eq!(pool.held, held, "a pool's channels are counted");
-            assert!(held <= pool.bounds().max, "more channels than the pool has places");
+            let of_pool = |it: &&Channel| it.pool() == index && !it.was_returned();
+            let dialled = self.channels.values().filter(of_pool).count();
+            assert!(dialled <= pool.bounds().max, "more channels than the pool has places");
             assert!(!pool.is_paused() || held == 0, "a paused pool has channels");
             let trims = self.excess_of(index) == 0 || self.trim_at.is_some();
             assert!(trims || self.leaving, "what is too many is to be closed");

@@ -203,6 +203,7 @@ mod tests {
             "reserve_channel 2001:db8::1 default -".to_owned(),
             format!("reserve_channel {HOST} ssh 3f"),
             "channel_idle 2147483647".to_owned(),
+            format!("channel_returned {SESSION}"),
             "channel_gone 1".to_owned(),
             format!("client_arrived {SESSION} default"),
             format!("client_gone {SESSION}"),
@@ -223,18 +224,22 @@ mod tests {
 
     /// One client waits, is served when a channel comes, and ends.
     fn recording() -> String {
-        let (limits, policy, first) =
-            (Limits::default(), Policy::default(), ChannelId::new(5).unwrap());
-        let mut book = Book::<Plain>::new(limits, policy.clone(), first);
-        let mut text = format!("{}\n", Header { limits, policy, first });
-        let inputs = [
+        recording_of(&[
             "command_up 0 127.0.0.1 - - - - - -".to_owned(),
             format!("client_arrived {SESSION} default"),
             "reserve_channel 127.0.0.1 default -".to_owned(),
             "channel_idle 5".to_owned(),
             format!("client_finished {SESSION}"),
             format!("session_ended {SESSION} finished 1 2"),
-        ];
+        ])
+    }
+
+    /// What a fresh book answers to that, an input a second.
+    fn recording_of(inputs: &[String]) -> String {
+        let (limits, policy, first) =
+            (Limits::default(), Policy::default(), ChannelId::new(5).unwrap());
+        let mut book = Book::<Plain>::new(limits, policy.clone(), first);
+        let mut text = format!("{}\n", Header { limits, policy, first });
         for (second, input) in inputs.iter().enumerate() {
             let now = Time::from_start(Duration::from_secs(second as u64));
             let nanos = now.since_start().as_nanos();
@@ -252,6 +257,34 @@ mod tests {
         let recording = recording();
         assert!(recording.contains("> assigned"), "{recording}");
         assert_eq!(replay(recording.as_bytes()).unwrap(), 6);
+    }
+
+    #[test]
+    fn channels_that_are_returned_replay_to_the_same_answers() {
+        let next = "0000000000000000000000000000002b";
+        let recording = recording_of(&[
+            format!("command_up 0 {HOST} 3f - - default 100 -"),
+            format!("reserve_channel {HOST} default 3f"),
+            "channel_idle 5".to_owned(),
+            format!("client_arrived {SESSION} default"),
+            format!("accepted {SESSION}"),
+            format!("client_arrived {next} default"),
+            format!("channel_returned {SESSION}"),
+            format!("session_ended {SESSION} finished 1 2"),
+            format!("accepted {next}"),
+            "command_suspect 0".to_owned(),
+            format!("channel_returned {next}"),
+        ]);
+        let lines: Vec<&str> = recording.lines().collect();
+        let answer_to = |input: String| {
+            let told = lines.iter().position(|line| line.ends_with(&input));
+            lines.get(told.unwrap() + 1).copied().unwrap_or_default()
+        };
+        let assigned = answer_to(format!("< channel_returned {SESSION}"));
+        assert!(assigned.contains(&format!("> assigned {next}")), "{recording}");
+        let closed = answer_to(format!("< channel_returned {next}"));
+        assert!(closed.ends_with("> close_channel 5 host_suspect"), "{recording}");
+        assert_eq!(replay(recording.as_bytes()).unwrap(), 11);
     }
 
     #[test]

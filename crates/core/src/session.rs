@@ -51,8 +51,16 @@ impl<H: Handles> Session<H> {
 }
 
 pub(crate) enum State<H: Handles> {
-    Waiting { since: Time, client: H::Client },
-    Assigned { channel: ChannelId, host: HostId, progress: Progress },
+    Waiting {
+        since: Time,
+        client: H::Client,
+    },
+    /// With the channel that carries it, until that is returned.
+    Assigned {
+        channel: Option<ChannelId>,
+        host: HostId,
+        progress: Progress,
+    },
 }
 
 /// How far an assigned session has come.
@@ -82,6 +90,11 @@ impl<H: Handles> State<H> {
         {
             *late_word_counts = false;
         }
+    }
+
+    /// Whether it has ended in order on both sides and has no channel any more: nothing but its client is left to it.
+    pub(crate) fn has_returned_its_channel(&self) -> bool {
+        matches!(self, State::Assigned { channel: None, .. })
     }
 
     pub(crate) fn phase(&self) -> Phase {

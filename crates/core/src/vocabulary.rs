@@ -53,7 +53,10 @@ pub enum Input<H: Handles> {
     ReserveChannel { host: HostId, service: ServiceName, key: Option<ChannelKey> },
     /// The answer is sent: the channel waits for a client.
     ChannelIdle { channel: ChannelId, handle: H::Channel },
-    /// A channel that no client had been assigned to ended.
+    /// Both sides of an assigned session have ended in order, and its channel can carry another: this reaches it from now on. The
+    /// session goes on, without the channel, until it has ended. What the book cannot use it gives back, or drops.
+    ChannelReturned { session: SessionId, handle: H::Channel },
+    /// A channel that no client is assigned to ended.
     ChannelGone { channel: ChannelId },
     /// A client asks for a service.
     ClientArrived { session: SessionId, service: ServiceName, client: H::Client, stop: H::Stop },
@@ -98,7 +101,7 @@ pub enum Output<H: Handles> {
     Announce { command: CommandId, to: H::Command, announcement: Announcement },
     /// Close this client's connection.
     Refused { session: SessionId, reason: Reason, client: H::Client },
-    /// Close this idle channel.
+    /// Close this channel, which waits for a client, or was to wait for another.
     CloseChannel { channel: ChannelId, reason: Reason, handle: H::Channel },
     /// Take the client of this session back, which its host has not accepted: [`Input::OfferFailed`] is to follow.
     Withdraw { session: SessionId, reason: Reason, stop: H::Stop },
@@ -115,7 +118,7 @@ pub struct Assignment {
     pub service: ServiceName,
     /// The host that serves it.
     pub host: HostId,
-    /// The data channel that carries it.
+    /// The data channel that carries it. It may carry others, before and after it.
     pub channel: ChannelId,
     /// How long the client had waited.
     pub waited: Duration,

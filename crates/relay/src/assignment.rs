@@ -182,6 +182,17 @@ impl Assignments {
         self.drive(&mut self.lock(), Input::ChannelIdle { channel, handle });
     }
 
+    /// Puts the channel of a session that has ended in order back into the pool, where it is taken back. It leaves the book when the guard
+    /// is dropped, unless another session has it by then.
+    pub(crate) fn channel_returned(
+        self: &Arc<Self>,
+        of: &Assignment,
+        handle: oneshot::Sender<Box<Start>>,
+    ) -> ChannelGuard {
+        self.drive(&mut self.lock(), Input::ChannelReturned { session: of.session, handle });
+        ChannelGuard { assignments: Arc::clone(self), channel: of.channel }
+    }
+
     /// Enters a client. It leaves the book, and its session ends there, when the guard is dropped.
     pub(crate) fn client_arrived(
         self: &Arc<Self>,

@@ -1,9 +1,9 @@
-//! A data channel's life once its hello was taken: idle in the pool, offer, session.
+//! A data channel's life once its hello was taken: idle in the pool, offer, session, and where it is for many, idle again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use relayserver_core::Reason;
+use relayserver_core::{Assignment, Reason};
 use relayserver_transport::{Heard, Stream, options};
 use relayserver_wire::hello::Answer;
 use relayserver_wire::{SessionId, start as wire};
@@ -12,15 +12,40 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use crate::assignment::{Assignments, ChannelGuard, Start, Stop};
+use crate::assignment::{ChannelGuard, Start, Stop};
 use crate::context::Context;
 use crate::handshake::Refusal;
 use crate::offer::{self, Outcome};
 use crate::session;
 
+/// Puts a channel into the pool, and serves it.
+pub(crate) async fn enter(stream: Stream, guard: ChannelGuard, context: &Arc<Context>) {
+    let (handle, start) = oneshot::channel();
+    context.assignments.channel_idle(guard.channel, handle);
+    serve(stream, guard, start, context).await;
+}
+
+/// The channel that has carried `assignment`, which has ended in order, waits for another client, if the book takes it back.
+pub(crate) fn come_back(mut stream: Stream, assignment: &Assignment, context: &Arc<Context>) {
+    stream.begin_anew();
+    if let Some(socket) = stream.tcp() {
+        options::prepare_waiting_again(socket, context.user_timeout);
+    }
+    let (handle, start) = oneshot::channel();
+    let guard = context.assignments.channel_returned(assignment, handle);
+    let context = Arc::clone(context);
+    let tasks = context.tasks.clone();
+    tasks.spawn(async move { serve(stream, guard, start, &context).await });
+}
+
 /// Waits for a client, and offers it. The session is a task of its own: what a channel needs before it takes as much again.
-pub(crate) async fn serve(mut stream: Stream, guard: ChannelGuard, context: &Arc<Context>) {
-    let Some(start) = idle(&mut stream, &guard, &context.assignments).await else {
+async fn serve(
+    mut stream: Stream,
+    guard: ChannelGuard,
+    start: oneshot::Receiver<Box<Start>>,
+    context: &Arc<Context>,
+) {
+    let Some(start) = idle(&mut stream, &guard, start).await else {
         // Over TLS, to be dropped alone would be an abort.
         stream.end_now();
         return;
@@ -106,10 +131,8 @@ async fn offered(
 async fn idle(
     stream: &mut Stream,
     guard: &ChannelGuard,
-    assignments: &Assignments,
+    mut start: oneshot::Receiver<Box<Start>>,
 ) -> Option<Box<Start>> {
-    let (handle, mut start) = oneshot::channel();
-    assignments.channel_idle(guard.channel, handle);
     debug!(channel.id = %guard.channel, "data channel idle");
     tokio::select! {
         biased;

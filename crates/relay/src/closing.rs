@@ -28,19 +28,15 @@ pub(crate) enum Ending {
     Abort,
 }
 
-/// A connection that is reset when it is dropped before it was settled, by a panic or with its task: nobody must take half an
-/// answer for a whole one.
-struct Held {
-    stream: Metered,
-    settled: bool,
-}
+/// A connection that is reset when it is dropped before it was settled, which takes it out: by a panic or with its task. Nobody must take
+/// half an answer for a whole one.
+struct Held(Option<Metered>);
 
 impl Legs {
     /// `rates`: what its service may not exceed.
     pub(crate) fn new(client: TcpStream, host: Stream, rates: Option<&ServiceRates>) -> Legs {
-        let held = |stream, meter: Option<Meter>| Held {
-            stream: Metered { stream, meter: meter.map(Box::new) },
-            settled: false,
+        let held = |stream, meter: Option<Meter>| {
+            Held(Some(Metered { stream, meter: meter.map(Box::new) }))
         };
         Legs {
             client: held(Stream::Tcp(client), rates.map(ServiceRates::of_client)),
@@ -50,7 +46,18 @@ impl Legs {
 
     /// The client's and the host's, to be lent to a splice.
     pub(crate) fn both(&mut self) -> (Leg<'_>, Leg<'_>) {
-        (leg(&mut self.client.stream), leg(&mut self.host.stream))
+        (leg(self.client.metered()), leg(self.host.metered()))
+    }
+
+    /// Whether the host's connection is one for many sessions that may turn into a plain one, over which bytes go faster.
+    pub(crate) fn may_go_bare(&mut self) -> bool {
+        let stream = &mut self.host.metered().stream;
+        !stream.is_encrypted() && matches!(stream.barest(), Stream::Parts(_))
+    }
+
+    /// The host's connection, where the session has ended in order and it can carry another. The client's is still to be closed.
+    pub(crate) fn take_host_for_another(&mut self) -> Option<Stream> {
+        self.host.metered().stream.can_carry_another().then(|| self.host.settle())
     }
 
     /// Has both wait for readiness in the runtime that is entered.
@@ -58,8 +65,8 @@ impl Legs {
     /// # Errors
     /// What the system says. Each goes on then, here or there.
     pub(crate) fn move_here(&mut self) -> io::Result<()> {
-        self.client.stream.stream.move_here()?;
-        self.host.stream.stream.move_here()
+        self.client.metered().stream.move_here()?;
+        self.host.metered().stream.move_here()
     }
 
     /// Closes both. What was sent is waited for, unless it is an abort. Dropping the future resets what is not settled.
@@ -95,29 +102,42 @@ impl Legs {
         if delivered {
             // It may take its time to read, and go on sending meanwhile.
             let (silence, bound) = (limits::LINGER_TIMEOUT, limits::DELIVERY_TIMEOUT);
-            close_politely(&mut client.stream.stream, silence, bound).await;
-            client.settled = true;
+            close_politely(&mut client.metered().stream, silence, bound).await;
+            drop(client.settle());
         }
     }
 }
 
 impl Held {
+    fn metered(&mut self) -> &mut Metered {
+        self.0.as_mut().unwrap_or_else(|| unreachable!("settled only when the session is over"))
+    }
+
+    /// The connection, which ends in order when it is dropped now.
+    fn settle(&mut self) -> Stream {
+        let settled = self.0.take();
+        settled.unwrap_or_else(|| unreachable!("settled once")).stream
+    }
+
+    /// Closes the connection once all that was sent is acknowledged. One that was given away is none of ours.
     async fn acknowledged(&mut self) {
-        let waiting = acknowledged(self.stream.stream.tcp());
-        if self.stream.stream.is_encrypted() {
+        let Some(Metered { stream, .. }) = &mut self.0 else { return };
+        stream.finish();
+        let waiting = acknowledged(stream.tcp());
+        if stream.is_encrypted() {
             // Over TLS a peer can end without ending the connection.
             let _waited = timeout(limits::HALF_CLOSED_TIMEOUT, waiting).await;
         } else {
             waiting.await;
         }
-        self.settled = true;
+        drop(self.settle());
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.settled {
-            self.stream.stream.reset_on_close();
+        if let Some(unsettled) = &self.0 {
+            unsettled.stream.reset_on_close();
         }
     }
 }
@@ -126,7 +146,7 @@ fn leg(metered: &mut Metered) -> Leg<'_> {
     if metered.meter.is_some() {
         return Leg::Other(metered);
     }
-    match &mut metered.stream {
+    match metered.stream.barest() {
         // The simulation's sockets are not the system's.
         #[cfg(not(simulation))]
         Stream::Tcp(stream) => Leg::Tcp(stream),

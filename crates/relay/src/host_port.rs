@@ -27,7 +27,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Cont
     }
     match served {
         // It waits here, with no room for what was needed before.
-        Ok(Some(Newcomer { stream, guard })) => channel::serve(stream, guard, &context).await,
+        Ok(Some(Newcomer { stream, guard })) => channel::enter(stream, guard, &context).await,
         Ok(None) => {}
         // In a flood of silent connections, a line each would be a flood of its own.
         Err(Refusal { reason: reason @ Reason::HandshakeLimit, detail }) => {
@@ -43,6 +43,13 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Cont
 struct Newcomer {
     stream: Stream,
     guard: ChannelGuard,
+}
+
+impl Newcomer {
+    /// It is to carry one session after another, for as long as the host wants that and the book takes it back.
+    fn for_many(self) -> Newcomer {
+        Newcomer { stream: self.stream.for_many(None), ..self }
+    }
 }
 
 /// Hears who it is and answers. Gives a data channel back, which has a long life still; others have had theirs.
@@ -110,7 +117,7 @@ async fn of_version_2(
     peer: SocketAddr,
     context: &Context,
 ) -> Result<Option<Newcomer>, Refusal> {
-    let HelloV2 { host_id, role, .. } = hello;
+    let HelloV2 { host_id, role, features } = hello;
     let host = HostId::Process(u128::from_be_bytes(host_id.0));
     let mut place = place;
     let may = if !stream.is_encrypted() && !context.access.allows(peer.ip()) {
@@ -134,8 +141,13 @@ async fn of_version_2(
         (Ok(()), Role::Data { channel_key, service }) => {
             match member::channel(host, &channel_key, &service, context) {
                 Ok(guard) => {
-                    let welcome = Some(AnswerV2::Welcome(hello::Welcome::default()));
-                    return self::welcome(stream, guard, welcome, place, context).await.map(Some);
+                    let features: Vec<u32> =
+                        features.into_iter().filter(|it| *it == hello::MANY_SESSIONS).collect();
+                    let is_for_many = !features.is_empty();
+                    let welcome = hello::Welcome { features, ..hello::Welcome::default() };
+                    let welcome = Some(AnswerV2::Welcome(welcome));
+                    let newcomer = self::welcome(stream, guard, welcome, place, context).await?;
+                    return Ok(Some(if is_for_many { newcomer.for_many() } else { newcomer }));
                 }
                 Err(refusal) => refusal,
             }

@@ -79,9 +79,13 @@ pub(crate) async fn make(
     start: &Start,
     accept_timeout: Duration,
 ) -> Outcome {
-    let start = start.encode();
+    let mut start = start.encode();
+    if host.queue(&start) {
+        start = Vec::new();
+    }
+    host.begin_outgoing();
     let written = AtomicUsize::new(0);
-    let (mut reader, mut writer) = tokio::io::split(host);
+    let (mut reader, mut writer) = tokio::io::split(&mut *host);
     let deciding = async {
         tokio::select! {
             biased;
@@ -102,10 +106,16 @@ pub(crate) async fn make(
         },
     };
     match (outcome, written.into_inner().checked_sub(start.len())) {
-        (Outcome::Accepted { .. }, Some(sent)) => Outcome::Accepted { sent },
         // It cannot accept what it has not been told.
         (Outcome::Accepted { .. }, None) => Outcome::Failed(Reason::Malformed),
-        (outcome, _) => outcome,
+        (Outcome::Accepted { .. }, Some(0)) if host.holds_unsent() => {
+            Outcome::Failed(Reason::Malformed)
+        }
+        (Outcome::Accepted { .. }, Some(sent)) => {
+            host.begin_incoming();
+            Outcome::Accepted { sent }
+        }
+        (outcome, None | Some(_)) => outcome,
     }
 }
 
@@ -153,7 +163,7 @@ async fn send(
     start: &[u8],
     written: &AtomicUsize,
 ) -> Outcome {
-    let mut flushed = true;
+    let mut flushed = !start.is_empty();
     // Where a request is there already, it goes with the start frame: one write, and one reading, less. Whether it is, the runtime
     // has not asked yet.
     if held.bytes.is_empty() && !held.ended {

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{debug, info};
 
 use crate::assignment::{SessionGuard, Start, Stop};
+use crate::channel;
 use crate::closing::{Ending, Legs};
 use crate::context::Context;
 use crate::offer::Held;
@@ -119,13 +120,12 @@ impl Session {
         }
         let reason = {
             let mut on_eof = |side| progress.finished(side);
-            let (client, host) = legs.both();
             tokio::select! {
                 biased;
                 () = ready(()), if self.client_was_reset => Reason::ClientAborted,
-                ran = splice.run_until(until, client, host, counts, &mut on_eof) => match ran {
+                ran = carry(splice, legs, until, counts, &mut on_eof) => match ran {
                     Ok(Until::Busy) => return None,
-                    Ok(Until::End) => Reason::Finished,
+                    Ok(Until::End | Until::Woken) => Reason::Finished,
                     Err(failure) => reason_of(assignment, failure),
                 },
                 stopped = stop => match stopped {
@@ -145,12 +145,19 @@ impl Session {
     /// Most of what closing takes is for ends that are rare: what awaits this is to box it.
     async fn end(self: Box<Self>, over: Over) {
         let Over { reason, host_finished } = over;
-        let Session { assignment, client_addr, guard, counts, splice, legs, context, .. } = *self;
+        let Session { assignment, client_addr, guard, counts, splice, mut legs, context, .. } =
+            *self;
         let ending = match reason {
             Reason::Finished => Ending::Finished,
             Reason::HostLost if host_finished => Ending::LastWord(context.half_closed_timeout),
             _ => Ending::Abort,
         };
+        // The client may take its time; the host's channel does not wait for that.
+        if reason == Reason::Finished
+            && let Some(host) = legs.take_host_for_another()
+        {
+            channel::come_back(host, &assignment, &context);
+        }
         context.over.run_until_cancelled(legs.close(ending, splice, &counts)).await;
         let end = End {
             reason,
@@ -159,6 +166,24 @@ impl Session {
         };
         report(&assignment, client_addr, end);
         guard.ended(end);
+    }
+}
+
+/// Moves the session's bytes over the best legs that there are: a host's that is for many sessions may turn into a plain one meanwhile.
+async fn carry(
+    splice: &mut Splice,
+    legs: &mut Legs,
+    until: Until,
+    counts: &Counts,
+    on_eof: &mut (dyn FnMut(Side) + Send),
+) -> Result<Until, Failure> {
+    loop {
+        let until = if legs.may_go_bare() { Until::Woken } else { until };
+        let (client, host) = legs.both();
+        match splice.run_until(until, client, host, counts, on_eof).await? {
+            Until::Woken => {}
+            over => return Ok(over),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::traffic::Watched;
 const NEWS_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How many announcements go out in one write.
-const BATCH_MAX: usize = 64;
+const BATCH_MAX: usize = 256;
 
 /// How many pings and pongs may wait to be written. A host that asks more often than it reads gets fewer answers.
 const SIGNS_MAX: usize = 16;
@@ -99,7 +99,7 @@ async fn speak(
     }
 }
 
-/// Waits until `batch` has something to announce, and, where all of that are ended sessions, a moment for more, unless the relay is
+/// Waits until `batch` has something to announce, and, where all of that are a few ended sessions, a moment for more, unless the relay is
 /// `leaving`: the last session's end may be the relay's too. `false` when there will be nothing more.
 ///
 /// Cancel safe: what was taken off the queue is in `batch`.
@@ -111,7 +111,8 @@ async fn gather(
     if batch.is_empty() && queue.recv_many(batch, BATCH_MAX).await == 0 {
         return false;
     }
-    if batch.iter().all(|it| matches!(it, Announcement::Ended(..))) {
+    // Where there is a batch of them already, waiting would let the queue grow.
+    if batch.len() < BATCH_MAX && batch.iter().all(|it| matches!(it, Announcement::Ended(..))) {
         let _waited = leaving.run_until_cancelled(sleep(NEWS_INTERVAL)).await;
         while batch.len() < BATCH_MAX
             && let Ok(more) = queue.try_recv()

@@ -167,7 +167,7 @@ impl Builder {
         }
         // Room for all that the keeper lets open: the backlog, and channels that were idle when it was reached.
         let (queue, sessions) =
-            mpsc::channel(BACKLOG_MAX + pools.iter().map(|pool| pool.max).sum::<usize>());
+            mpsc::channel(BACKLOG_MAX + 2 * pools.iter().map(|pool| pool.max).sum::<usize>());
         let (hopeless_sender, hopeless) = oneshot::channel();
         let listener = Listener::new(Arc::clone(&shared), sessions);
         tokio::spawn(Driver::new(Arc::clone(&shared), &pools, queue, hopeless_sender).run());

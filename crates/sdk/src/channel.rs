@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use relayserver_core::keeper::{PoolIndex, Slot};
 use relayserver_core::limits;
-use relayserver_transport::options::prepare_session;
+use relayserver_transport::options::{prepare_session, prepare_waiting_again};
 use relayserver_transport::{Heard, Stream};
-use relayserver_wire::hello::{Answer, AnswerV2};
+use relayserver_wire::hello::{Answer, AnswerV2, MANY_SESSIONS};
 use relayserver_wire::start::Start;
 use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, START_FRAME_MAX, frame};
 use tokio::io::AsyncReadExt;
@@ -16,9 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::contact::Since;
-use crate::report::{Fault, Port, Report, Trouble};
-use crate::session::{Opening, Session};
+use crate::report::{Fault, Origin, Port, Report, Trouble};
+use crate::session::{Home, Opening, Session};
 use crate::shared::Shared;
 
 /// What the driver tells a channel's task. Dropping the sender closes the channel.
@@ -37,7 +36,7 @@ impl Task {
     /// Dials a data channel for the pool at `pool`, keeps it idle, and hands on the session that opens on it. Ends when the driver
     /// drops the other end of `verdict`.
     pub(crate) async fn run(mut self, pool: PoolIndex) {
-        let since = self.shared.contact().since();
+        let (since, keys) = (self.shared.contact().since(), self.shared.link.keys());
         let established = tokio::select! {
             established = establish(&self.shared, pool) => established,
             _closed = &mut self.verdict => return,
@@ -50,8 +49,13 @@ impl Task {
                 self.report(Report::ChannelFailed(self.slot, trouble)).await;
             }
             Ok((stream, answer)) if answer.v2.is_some() => {
-                let service = self.shared.link.services().get(pool).cloned();
-                self.idle_of_version_2(stream, answer, since, service.unwrap_or_default()).await;
+                let (slot, channel_id) = (self.slot, answer.channel_id);
+                self.report(Report::ChannelAnswered { slot, channel_id, clients: None }).await;
+                let stream = match is_for_many(&answer) {
+                    true => stream.for_many(self.shared.wants_back.get(pool).cloned()),
+                    false => stream,
+                };
+                self.idle_of_version_2(stream, Origin { pool, channel_id, since, keys }).await;
             }
             Ok((stream, answer)) => self.adopt(stream, answer).await,
             Err(trouble) => self.report(Report::ChannelFailed(self.slot, trouble)).await,
@@ -72,15 +76,17 @@ impl Task {
         }
     }
 
-    async fn idle_of_version_2(
-        mut self,
-        mut stream: Stream,
-        answer: Answer,
-        since: Since,
-        service: String,
-    ) {
-        let (slot, channel_id) = (self.slot, answer.channel_id);
-        self.report(Report::ChannelAnswered { slot, channel_id, clients: None }).await;
+    /// The same for one that has carried a session to its end, and that the keeper holds as idle.
+    pub(crate) async fn wait_again(self, mut stream: Stream, origin: Origin) {
+        stream.begin_anew();
+        if let Some(socket) = stream.tcp() {
+            prepare_waiting_again(socket, limits::USER_TIMEOUT);
+        }
+        self.idle_of_version_2(stream, origin).await;
+    }
+
+    async fn idle_of_version_2(mut self, mut stream: Stream, origin: Origin) {
+        let slot = self.slot;
         let heard = tokio::select! {
             biased;
             _closed = &mut self.verdict => return stream.end_now(),
@@ -90,17 +96,23 @@ impl Task {
             return self.report(Report::ChannelLost(slot)).await;
         };
         // What came while the relay was not heard of may be another host's by now.
-        let start = match since.is_unbroken() {
-            true => read_start(&mut stream, &service).await,
+        let service = self.shared.link.services().get(origin.pool);
+        let start = match origin.since.is_unbroken() {
+            true => read_start(&mut stream, service.map_or("", String::as_str)).await,
             false => Err("the relay was not heard of meanwhile".to_owned()),
         };
         match start {
             Ok(start) => {
                 self.report(Report::ChannelOpened(slot)).await;
-                self.hand_on(Opening::Offered { start, since }, stream);
+                stream.begin_incoming();
+                let home = Home { origin, reports: self.reports.clone() };
+                self.hand_on(Opening::Offered { start, home }, stream);
             }
             Err(why) => {
-                debug!(channel.id = channel_id, why, "channel closed: no session opens on it");
+                debug!(
+                    channel.id = origin.channel_id,
+                    why, "channel closed: no session opens on it"
+                );
                 stream.abort();
                 self.report(Report::ChannelLost(slot)).await;
             }
@@ -152,6 +164,11 @@ impl Task {
             }
         }
     }
+}
+
+/// Whether the relay, too, has one session after another on the channel that it has answered.
+fn is_for_many(answer: &Answer) -> bool {
+    matches!(&answer.v2, Some(AnswerV2::Welcome(it)) if it.features.contains(&MANY_SESSIONS))
 }
 
 /// Connects, says hello, and reads the answer.

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use crate::channel::Open;
 use crate::complaints::Complaints;
 use crate::events::DropReason;
-use crate::report::{CommandReport, CommandReporter, Hopeless, Report, Trouble};
+use crate::report::{CommandReport, CommandReporter, Hopeless, Report, Returned, Trouble};
 use crate::session::Session;
 use crate::shared::{PoolState, Shared};
 use crate::status::{Served, Status, listed};
@@ -120,6 +120,7 @@ impl Driver {
         shared.status.send_replace(Status::Draining);
         self.keeper.handle_drain();
         self.perform();
+        shared.wants_back.iter().for_each(|it| it.store(false, Ordering::Relaxed));
         // Once the channels' tasks have ended too, the queue has an end: what is in it is still accepted.
         self.sessions = None;
         self.tasks.close();
@@ -226,6 +227,20 @@ impl Driver {
                 self.channels.remove(&slot);
                 self.keeper.handle_lost(now, slot);
             }
+            Report::ChannelReturned(returned) => self.returned(*returned),
+        }
+    }
+
+    /// Keeps a channel that has carried a session, for another, where it is wanted. The relay takes none back of an earlier command
+    /// channel, and one that it was not heard of over for a while may have been another host's to answer on.
+    fn returned(&mut self, Returned { mut stream, origin }: Returned) {
+        let is_current = origin.keys == self.shared.link.keys() && origin.since.is_unbroken();
+        let (pool, id) = (origin.pool, origin.channel_id);
+        let slot = is_current.then(|| self.keeper.handle_returned(self.now(), pool, id)).flatten();
+        match slot.and_then(|slot| self.channel(slot)) {
+            Some(task) => drop(self.tasks.spawn(task.wait_again(stream, origin))),
+            // Over TLS, to be dropped alone would be an abort.
+            None => stream.end_now(),
         }
     }
 
@@ -356,8 +371,11 @@ impl Driver {
         }
     }
 
-    /// Sets the status, where it is another.
+    /// Sets the status, where it is another, and says which channels are to come back.
     fn publish(&mut self) {
+        for (pool, wants_back) in self.shared.wants_back.iter().enumerate() {
+            wants_back.store(self.keeper.wants_back(pool), Ordering::Relaxed);
+        }
         let status = if self.keeper.is_ready() {
             self.hopeless = None;
             self.last_error = None;

@@ -10,7 +10,7 @@ use relayserver_transport::ClientTls;
 use relayserver_transport::Join;
 use relayserver_transport::options::prepare_waiting;
 use relayserver_transport::{HostPort, Stream, dial_from};
-use relayserver_wire::hello::{Answer, Capacity, Hello, HelloV2, Role};
+use relayserver_wire::hello::{self, Answer, Capacity, Hello, HelloV2, Role};
 use relayserver_wire::secret::ChannelKey;
 #[cfg(feature = "tls")]
 use relayserver_wire::secret::Token;
@@ -54,6 +54,8 @@ struct Told {
     key: Option<ChannelKey>,
     /// The key of the last command channel.
     last_key: Option<ChannelKey>,
+    /// How many keys there were.
+    keys: u64,
 }
 
 impl Link {
@@ -109,11 +111,17 @@ impl Link {
         let mut told = self.told();
         told.key = Some(key);
         told.last_key = Some(key);
+        told.keys += 1;
     }
 
     /// The relay is an original.
     pub(crate) fn forget_key(&self) {
         self.told().key = None;
+    }
+
+    /// How many keys the relay has given so far: with each, what came with the one before is of no more use once it has served.
+    pub(crate) fn keys(&self) -> u64 {
+        self.told().keys
     }
 
     /// The services that this host serves.
@@ -130,21 +138,22 @@ impl Link {
         };
         let (services, last_key) = (self.services.clone(), self.told().last_key);
         let capacity = self.capacity;
-        self.hello(Role::Command { token, services, last_key, capacity })
+        self.hello(Role::Command { token, services, last_key, capacity }, Vec::new())
     }
 
     /// What asks for a data channel of the service at `index`: of version 1, where the relay is an original.
     pub(crate) fn hello_of_channel(&self, index: usize) -> Hello {
         match (self.told().key, self.services.get(index)) {
             (Some(channel_key), Some(service)) => {
-                self.hello(Role::Data { channel_key, service: service.clone() })
+                let role = Role::Data { channel_key, service: service.clone() };
+                self.hello(role, vec![hello::MANY_SESSIONS])
             }
             _ => Hello { version: VERSION, v2: None },
         }
     }
 
-    fn hello(&self, role: Role) -> Hello {
-        let v2 = HelloV2 { host_id: self.host_id, role, features: Vec::new() };
+    fn hello(&self, role: Role, features: Vec<u32>) -> Hello {
+        let v2 = HelloV2 { host_id: self.host_id, role, features };
         Hello { version: VERSION, v2: Some(v2) }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use relayserver_core::Reason;
-use relayserver_core::keeper::{Failure, Slot};
+use relayserver_core::keeper::{Failure, PoolIndex, Slot};
 #[cfg(feature = "tls")]
 use relayserver_transport::TlsConnectError;
 use relayserver_transport::{DialError, DialErrorKind, HostPort, Stream};
@@ -14,6 +14,7 @@ use relayserver_wire::hello::{Answer, Refusal};
 use tokio::sync::mpsc;
 
 use crate::Error;
+use crate::contact::Since;
 use crate::status::Served;
 
 /// What the tasks of channels tell the driver.
@@ -35,6 +36,25 @@ pub(crate) enum Report {
     ChannelEnded(Slot),
     /// An idle channel was reset.
     ChannelLost(Slot),
+    /// A session has ended in order, and its channel can carry another.
+    ChannelReturned(Box<Returned>),
+}
+
+/// A channel that has carried a session to its end.
+pub(crate) struct Returned {
+    pub(crate) stream: Stream,
+    pub(crate) origin: Origin,
+}
+
+/// What is to be known of a channel to use it once more.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) pool: PoolIndex,
+    pub(crate) channel_id: i32,
+    /// There was contact with its relay since then, or it is of no use.
+    pub(crate) since: Since,
+    /// How many keys the relay had given when it was dialled.
+    pub(crate) keys: u64,
 }
 
 /// What the task of a command channel tells.

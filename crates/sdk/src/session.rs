@@ -14,6 +14,7 @@ use relayserver_transport::{Stream, acknowledged, close_politely};
 use relayserver_wire::WORD_LEN_MAX;
 use relayserver_wire::start::{Start, Verdict};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 use tracing::field::display;
 use tracing::{debug, info};
@@ -21,6 +22,7 @@ use tracing::{debug, info};
 use crate::SessionId;
 use crate::contact::Since;
 use crate::events::DropReason;
+use crate::report::{Origin, Report, Returned};
 use crate::shared::Shared;
 
 /// A client, connected through the relay. It reads and writes as a `TcpStream` does.
@@ -38,6 +40,8 @@ pub struct Session {
     stream: Option<Stream>,
     /// Until it is accepted.
     offer: Option<Offer>,
+    /// Where its channel comes from, and goes when it can carry another session.
+    home: Option<Home>,
     /// Whether the word that it is accepted waits for what is written next.
     is_word_held: bool,
     life: Arc<Life>,
@@ -47,8 +51,29 @@ pub struct Session {
 pub(crate) enum Opening {
     /// An original assigned a client to the channel.
     Announced { channel_id: i32 },
-    /// A relay of version 2 offers it; the relay was heard of since.
-    Offered { start: Start, since: Since },
+    /// A relay of version 2 offers it.
+    Offered { start: Start, home: Home },
+}
+
+/// Where a channel goes that has carried its session to the end.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) origin: Origin,
+    pub(crate) reports: mpsc::Sender<Report>,
+}
+
+impl Home {
+    /// Gives the channel back, which the relay may have given another session already: so a driver that is behind is waited for. Without
+    /// one the listener is gone, and the channel is closed.
+    fn take(self, stream: Stream, life: &Arc<Life>) {
+        let Home { origin, reports } = self;
+        let report = Report::ChannelReturned(Box::new(Returned { stream, origin }));
+        if let Err(TrySendError::Full(report)) = reports.try_send(report) {
+            life.outlive(async move {
+                let _taken = reports.send(report).await;
+            });
+        }
+    }
 }
 
 /// A session that is to be accepted still.
@@ -72,15 +97,16 @@ struct Life {
 impl Session {
     /// A session on a channel to which a client was assigned.
     pub(crate) fn open(opening: Opening, stream: Stream, shared: &Arc<Shared>) -> Session {
-        let (id, service, client_addr, offer) = match opening {
+        let (id, service, client_addr, offer, home) = match opening {
             Opening::Announced { channel_id } => {
                 let service = shared.link.services().first().cloned().unwrap_or_default();
-                (SessionId::of_channel(channel_id), service, None, None)
+                (SessionId::of_channel(channel_id), service, None, None, None)
             }
-            Opening::Offered { start, since } => {
+            Opening::Offered { start, home } => {
                 let id = SessionId::of_session(start.session_id);
+                let since = home.origin.since.clone();
                 let offer = Offer { since, frame: Verdict::Accepted.encode(), written: 0 };
-                (id, start.service, start.client_addr, Some(offer))
+                (id, start.service, start.client_addr, Some(offer), Some(home))
             }
         };
         shared.session_opened(id);
@@ -94,7 +120,7 @@ impl Session {
         );
         let (shared, reason) = (Arc::clone(shared), Mutex::new(DropReason::Closed));
         let life = Life { id, service, client_addr, shared, reason };
-        Session { stream: Some(stream), offer, is_word_held: false, life: Arc::new(life) }
+        Session { stream: Some(stream), offer, home, is_word_held: false, life: Arc::new(life) }
     }
 
     /// The session's name.
@@ -140,7 +166,8 @@ impl Session {
         while let Some(rest) = offer.frame.get(offer.written..).filter(|rest| !rest.is_empty()) {
             offer.written += ready!(Pin::new(&mut *stream).poll_write(cx, rest))?;
         }
-        ready!(Pin::new(stream).poll_flush(cx))?;
+        ready!(Pin::new(&mut *stream).poll_flush(cx))?;
+        stream.begin_outgoing();
         self.offer = None;
         Poll::Ready(Ok(()))
     }
@@ -152,12 +179,13 @@ impl Session {
     }
 
     fn poll_accept_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let (Some(offer), Some(stream)) = (&mut self.offer, &self.stream)
+        if let (Some(offer), Some(stream)) = (&mut self.offer, &mut self.stream)
             && offer.written == 0
             && offer.since.is_unbroken()
         {
             offer.written = stream.hold(&offer.frame)?;
             if offer.written == offer.frame.len() {
+                stream.begin_outgoing();
                 (self.offer, self.is_word_held) = (None, true);
             }
         }
@@ -167,7 +195,7 @@ impl Session {
     /// Sends the word that the session is accepted, where that is held.
     pub(crate) fn push(&mut self) {
         if std::mem::take(&mut self.is_word_held)
-            && let Some(stream) = &self.stream
+            && let Some(stream) = &mut self.stream
         {
             stream.push();
         }
@@ -243,13 +271,24 @@ impl Session {
         leg(self.stream_mut())
     }
 
+    /// Whether the connection underneath may turn into a plain one while it is spliced, over which bytes go faster.
+    pub(crate) fn may_go_bare(&mut self) -> bool {
+        let stream = self.stream_mut();
+        !stream.is_encrypted() && matches!(stream.barest(), Stream::Parts(_))
+    }
+
     /// Has the connection wait for readiness in the runtime that is entered.
     pub(crate) fn move_here(&mut self) -> io::Result<()> {
         self.stream_mut().move_here()
     }
 
     /// Resolves when the client has taken all that was sent, the end included, as far as the relay's socket tells.
-    pub(crate) async fn acknowledged(&self) {
+    pub(crate) async fn acknowledged(&mut self) {
+        let stream = self.stream_mut();
+        if stream.can_carry_another() {
+            return;
+        }
+        stream.finish();
         let waiting = acknowledged(self.socket());
         if self.stream.as_ref().is_some_and(Stream::is_encrypted) {
             // Over TLS a peer can end without ending the connection.
@@ -291,12 +330,41 @@ impl Drop for Session {
             stream.reset_on_close();
         } else if self.offer.is_some() {
             self.turn_down(None);
+        } else {
+            self.close();
+        }
+    }
+}
+
+impl Session {
+    /// Ends it in order, and gives its channel back where that can carry another session.
+    fn close(&mut self) {
+        let mut stream = self.take_stream();
+        // Of one that is for many the socket knows neither the end nor all that nobody has read.
+        let has_ended = match &stream {
+            Stream::Parts(_) => {
+                if has_unread(&mut stream) && !stream.is_encrypted() {
+                    // As with any connection.
+                    return stream.abort();
+                }
+                let mut cx = Context::from_waker(Waker::noop());
+                Pin::new(&mut stream).poll_shutdown(&mut cx).is_ready()
+            }
+            _ => true,
+        };
+        if stream.can_carry_another() {
+            if let Some(home) = self.home.take() {
+                home.take(stream, &self.life);
+            }
         } else if stream.is_encrypted() {
             // What TLS has not handed to the socket yet would be lost with it, and the end too.
-            let mut stream = self.take_stream();
             self.life.outlive(async move {
                 let (silence, bound) = (limits::LINGER_TIMEOUT, limits::DELIVERY_TIMEOUT);
                 close_politely(&mut stream, silence, bound).await;
+            });
+        } else if !has_ended {
+            self.life.outlive(async move {
+                let _ended = timeout(limits::DELIVERY_TIMEOUT, stream.shutdown()).await;
             });
         }
     }
@@ -484,6 +552,14 @@ write_through!(
 );
 write_through!(WriteHalf, |half, cx| half.inner()?, to flush half.inner()?);
 
+/// Whether something has come that nobody has read. Where the end has come, it is taken in; a failure is for whoever comes next.
+fn has_unread(stream: &mut Stream) -> bool {
+    let mut byte = [0];
+    let mut byte = ReadBuf::new(&mut byte);
+    let _read = Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut byte);
+    !byte.filled().is_empty()
+}
+
 /// What whoever reads or writes such a session is told.
 fn out_of_contact() -> io::Error {
     let why = "the relay was not heard of for too long: the session may be another host's";
@@ -492,7 +568,7 @@ fn out_of_contact() -> io::Error {
 
 /// A connection as a leg, by the best way that there is for its kind.
 pub(crate) fn leg(stream: &mut Stream) -> Leg<'_> {
-    match stream {
+    match stream.barest() {
         // The simulation's sockets are not the system's.
         #[cfg(not(simulation))]
         Stream::Tcp(stream) => Leg::Tcp(stream),

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use relayserver_core::keeper::PoolBounds;
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Sender<Status>,
     /// One for each service, in the order of the link's.
     pub(crate) pools: watch::Sender<Vec<PoolState>>,
+    /// Of each of them, whether a channel whose session ends now is to carry another.
+    pub(crate) wants_back: Vec<Arc<AtomicBool>>,
     /// How often the machine's network has changed.
     pub(crate) network: watch::Sender<u64>,
     /// The listener leaves the pool.
@@ -90,6 +92,7 @@ impl Shared {
             failure: OnceLock::new(),
             status: watch::Sender::new(connecting),
             pools: watch::Sender::new(pools.iter().map(pool).collect()),
+            wants_back: pools.iter().map(|_| Arc::default()).collect(),
             network: watch::Sender::new(0),
             leaving: CancellationToken::new(),
             over: CancellationToken::new(),

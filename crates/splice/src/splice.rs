@@ -44,11 +44,28 @@ pub enum Until {
     End,
     /// The session is busy. It goes on with the next run.
     Busy,
+    /// The session was woken some times more: whether its legs are still the best there are may be looked at. It goes on with the next
+    /// run.
+    Woken,
+}
+
+impl Until {
+    /// After how many polls a run comes back that is over these legs; `None` for one that does not.
+    fn polls(self, watches: &Watches<'_, '_>) -> Option<u32> {
+        match self {
+            Until::Busy if watches.are_of_sockets() => Some(BUSY_POLLS),
+            Until::Woken => Some(WOKEN_POLLS),
+            Until::Busy | Until::End => None,
+        }
+    }
 }
 
 /// A session that was woken so often since its run began, however long that took, is taken for busy: some dozens of requests and
 /// answers. Moving it costs as much as a few of them.
 const BUSY_POLLS: u32 = 64;
+
+/// Each poll moves up to 1 MiB each way, and what is beneath a leg may move the next one in half the time.
+const WOKEN_POLLS: u32 = 4;
 
 /// The bytes that were written to each leg's socket or stream. Exact at any time, also while `run` is running.
 #[derive(Debug, Default)]
@@ -132,7 +149,8 @@ impl Splice {
     }
 
     /// As [`run`](Splice::run), but, where `until` says so, it comes back too when the session turns out to be busy with small messages:
-    /// then it is better served on a [lane](crate::lanes). A session over anything but two sockets never is.
+    /// then it is better served on a [lane](crate::lanes). A session over anything but two sockets never is. Or when it was woken some
+    /// times, over whatever legs.
     ///
     /// # Errors
     /// As [`run`](Splice::run).
@@ -148,8 +166,7 @@ impl Splice {
         on_eof: &mut (dyn FnMut(Side) + Send),
     ) -> impl Future<Output = Result<Until, Failure>> + Send {
         let mut watches = Watches::new(&client, &host);
-        let can_move = watches.are_of_sockets() && until == Until::Busy;
-        let mut polls_left = can_move.then_some(BUSY_POLLS);
+        let mut polls_left = until.polls(&watches);
         poll_fn(move |cx| {
             let polled =
                 self.poll_legs(cx, &mut client, &mut host, &mut watches, counts, on_eof)?;
@@ -157,10 +174,11 @@ impl Splice {
                 return Poll::Ready(Ok(Until::End));
             }
             polls_left = polls_left.map(|left| left.saturating_sub(1));
-            if polls_left == Some(0) && self.to_host.is_chatty() && self.to_client.is_chatty() {
-                return Poll::Ready(Ok(Until::Busy));
+            let is_chatty = || self.to_host.is_chatty() && self.to_client.is_chatty();
+            match polls_left {
+                Some(0) if until == Until::Woken || is_chatty() => Poll::Ready(Ok(until)),
+                _ => Poll::Pending,
             }
-            Poll::Pending
         })
     }
 

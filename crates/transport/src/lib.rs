@@ -13,6 +13,7 @@ mod join;
 mod listen;
 pub mod net;
 pub mod options;
+mod parts;
 mod pin;
 #[cfg(feature = "tls")]
 mod random;
@@ -28,6 +29,7 @@ pub use dial::{DialError, DialErrorKind, dial, dial_from};
 pub use heard::Heard;
 pub use join::{InvalidJoin, Join, JoinPart};
 pub use listen::listen;
+pub use parts::Parts;
 #[cfg(feature = "tls")]
 pub use pin::NotACertificate;
 pub use pin::{InvalidPin, Pin};

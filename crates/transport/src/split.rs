@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 #[cfg(feature = "tls")]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(unix)]
@@ -17,17 +17,26 @@ use crate::Stream;
 use crate::heard::{self, Heard};
 use crate::net::tcp;
 use crate::options::reset_on_close;
+use crate::parts::{Incoming, Outgoing};
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 
 /// Reads a [`Stream`]. Made by [`Stream::into_split`].
 #[derive(Debug)]
-pub struct ReadHalf(Reader);
+pub struct ReadHalf {
+    reader: Reader,
+    /// Takes the parts off, where the connection was for many sessions.
+    incoming: Option<Box<Incoming>>,
+}
 
 /// Writes a [`Stream`]. Made by [`Stream::into_split`]. Dropping it sends our end, as [`Stream::end_now`] does; over TLS, shut it
 /// down first where nobody reads the other half to the end.
 #[derive(Debug)]
-pub struct WriteHalf(Writer);
+pub struct WriteHalf {
+    writer: Writer,
+    /// What is to go out ahead, where the connection was for many sessions.
+    outgoing: Option<Box<Outgoing>>,
+}
 
 #[derive(Debug)]
 enum Reader {
@@ -48,9 +57,22 @@ enum Writer {
 }
 
 impl Stream {
-    /// Divides it into a half to read and a half to write. The connection is closed when both are dropped.
+    /// Divides it into a half to read and a half to write. The connection is closed when both are dropped: it carries no other session
+    /// after that, whatever it was for.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
-        let (reader, writer) = match self {
+        let (stream, incoming, outgoing) = match self {
+            Stream::Parts(parts) => {
+                let (stream, incoming, outgoing) = parts.into_pieces();
+                (stream, Some(Box::new(incoming)), Some(Box::new(outgoing)))
+            }
+            stream => (stream, None, None),
+        };
+        let (reader, writer) = stream.into_halves();
+        (ReadHalf { reader, incoming }, WriteHalf { writer, outgoing })
+    }
+
+    fn into_halves(self) -> (Reader, Writer) {
+        match self {
             Stream::Tcp(stream) => {
                 let (reader, writer) = stream.into_split();
                 (Reader::Tcp(reader), Writer::Tcp(writer))
@@ -66,8 +88,9 @@ impl Stream {
                 let writer = TlsWriter { shared: reader.clone(), ends_on_drop: true };
                 (Reader::Tls(reader), Writer::Tls(writer))
             }
-        };
-        (ReadHalf(reader), WriteHalf(writer))
+            // One in another is none that anybody makes.
+            Stream::Parts(parts) => parts.into_pieces().0.into_halves(),
+        }
     }
 }
 
@@ -77,7 +100,7 @@ impl ReadHalf {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn waits(&mut self) -> Heard {
-        match &mut self.0 {
+        match &mut self.reader {
             Reader::Tcp(reader) => heard::on_tcp((*reader).as_ref()).await,
             #[cfg(unix)]
             Reader::Unix(reader) => heard::on_unix((*reader).as_ref()).await,
@@ -90,7 +113,7 @@ impl ReadHalf {
 
     /// As [`Stream::reset_on_close`].
     pub fn reset_on_close(&self) {
-        match &self.0 {
+        match &self.reader {
             Reader::Tcp(reader) => reset_on_close(reader.as_ref()),
             #[cfg(unix)]
             Reader::Unix(_) => {}
@@ -103,7 +126,7 @@ impl ReadHalf {
 impl WriteHalf {
     /// As [`Stream::reset_on_close`].
     pub fn reset_on_close(&self) {
-        match &self.0 {
+        match &self.writer {
             Writer::Tcp(writer) => reset_on_close(writer.as_ref()),
             #[cfg(unix)]
             Writer::Unix(_) => {}
@@ -114,7 +137,7 @@ impl WriteHalf {
 
     /// As [`Stream::is_encrypted`].
     pub fn is_encrypted(&self) -> bool {
-        match &self.0 {
+        match &self.writer {
             Writer::Tcp(_) => false,
             #[cfg(unix)]
             Writer::Unix(_) => false,
@@ -125,7 +148,7 @@ impl WriteHalf {
 
     /// Drops it without sending our end.
     pub fn forget(self) {
-        match self.0 {
+        match self.writer {
             Writer::Tcp(writer) => writer.forget(),
             #[cfg(unix)]
             Writer::Unix(writer) => writer.forget(),
@@ -169,7 +192,21 @@ impl AsyncRead for ReadHalf {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().0 {
+        let ReadHalf { reader, incoming } = self.get_mut();
+        match incoming {
+            Some(incoming) => incoming.poll_read(cx, reader, buf),
+            None => Pin::new(reader).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
             Reader::Tcp(reader) => Pin::new(reader).poll_read(cx, buf),
             #[cfg(unix)]
             Reader::Unix(reader) => Pin::new(reader).poll_read(cx, buf),
@@ -181,7 +218,7 @@ impl AsyncRead for ReadHalf {
 
 macro_rules! on_each {
     ($self:ident, $writer:ident => $call:expr) => {
-        match &mut $self.get_mut().0 {
+        match $self.get_mut() {
             Writer::Tcp($writer) => $call,
             #[cfg(unix)]
             Writer::Unix($writer) => $call,
@@ -195,6 +232,52 @@ macro_rules! on_each {
 }
 
 impl AsyncWrite for WriteHalf {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let WriteHalf { writer, outgoing } = self.get_mut();
+        match outgoing {
+            Some(outgoing) => outgoing.poll_write(cx, writer, buf),
+            None => Pin::new(writer).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let WriteHalf { writer, outgoing } = self.get_mut();
+        if let Some(outgoing) = outgoing {
+            ready!(outgoing.poll_unsent(cx, writer))?;
+        }
+        Pin::new(writer).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let WriteHalf { writer, outgoing } = self.get_mut();
+        match outgoing {
+            Some(outgoing) => outgoing.poll_flush(cx, writer),
+            None => Pin::new(writer).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let WriteHalf { writer, outgoing } = self.get_mut();
+        match outgoing {
+            Some(outgoing) => outgoing.poll_shutdown(cx, writer),
+            None => Pin::new(writer).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncWrite for Writer {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -5,6 +5,8 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,6 +16,7 @@ use tokio::net::UnixStream;
 use crate::heard::{self, Heard};
 use crate::net::TcpStream;
 use crate::options::{self, reset_on_close};
+use crate::parts::Parts;
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 
@@ -32,6 +35,8 @@ pub enum Stream {
     /// Over TLS over TCP.
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream>),
+    /// Over one of the others, which carries one session after another: see [`Stream::for_many`].
+    Parts(Box<Parts>),
 }
 
 impl Stream {
@@ -43,6 +48,7 @@ impl Stream {
             Stream::Unix(_) => None,
             #[cfg(feature = "tls")]
             Stream::Tls(stream) => Some(stream.tcp()),
+            Stream::Parts(parts) => parts.stream().tcp(),
         }
     }
 
@@ -70,6 +76,7 @@ impl Stream {
             Stream::Unix(_) => false,
             #[cfg(feature = "tls")]
             Stream::Tls(_) => true,
+            Stream::Parts(parts) => parts.stream().is_encrypted(),
         }
     }
 
@@ -80,7 +87,7 @@ impl Stream {
     /// What the system says, as where no descriptor is left for a moment. The connection goes on as before then.
     #[cfg(not(simulation))]
     pub fn move_here(&mut self) -> io::Result<()> {
-        if let Stream::Tcp(stream) = self {
+        if let Stream::Tcp(stream) = self.barest() {
             let same = socket2::SockRef::from(&*stream).try_clone()?;
             *stream = TcpStream::from_std(same.into())?;
         }
@@ -102,8 +109,12 @@ impl Stream {
     ///
     /// # Errors
     /// As of a write.
-    pub fn hold(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn hold(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
+            Stream::Parts(parts) => {
+                parts.queue(bytes);
+                Ok(bytes.len())
+            }
             #[cfg(all(target_os = "linux", not(simulation)))]
             Stream::Tcp(stream) => {
                 use rustix::net::{SendFlags, send};
@@ -122,10 +133,12 @@ impl Stream {
     }
 
     /// Sends what [`hold`](Stream::hold) holds.
-    pub fn push(&self) {
-        if let Stream::Tcp(stream) = self {
+    pub fn push(&mut self) {
+        match self {
             // Linux sends what is held when this is set, also where it is set already.
-            options::log_failure(options::set_nodelay(stream));
+            Stream::Tcp(stream) => options::log_failure(options::set_nodelay(stream)),
+            Stream::Parts(parts) => parts.push(),
+            _ => {}
         }
     }
 
@@ -154,6 +167,10 @@ impl Stream {
             Stream::Tcp(stream) => drop(Pin::new(stream).poll_shutdown(&mut cx)),
             #[cfg(unix)]
             Stream::Unix(stream) => drop(Pin::new(stream).poll_shutdown(&mut cx)),
+            Stream::Parts(parts) => {
+                parts.push();
+                parts.stream_mut().end_now();
+            }
         }
     }
 
@@ -169,6 +186,79 @@ impl Stream {
             Stream::Unix(stream) => heard::on_unix(stream).await,
             #[cfg(feature = "tls")]
             Stream::Tls(stream) => std::future::poll_fn(|cx| stream.poll_heard(cx)).await.into(),
+            Stream::Parts(parts) if parts.has_read_ahead() => Heard::Bytes,
+            Stream::Parts(parts) => Box::pin(parts.stream_mut().waits()).await,
+        }
+    }
+}
+
+/// Of a connection that carries one session after another.
+impl Stream {
+    /// The connection, to carry one session after another. What is said ahead of a session passes as it is, as before; the session's
+    /// bytes go in parts between [`begin_incoming`](Stream::begin_incoming) or [`begin_outgoing`](Stream::begin_outgoing) and the
+    /// end of that direction, which is no end of the connection: that ends earlier only with an abort. A direction that carries much goes
+    /// on as it is, and then the connection ends with the session; as it does where `stays` is there and not set when our direction ends.
+    #[must_use]
+    pub fn for_many(self, stays: Option<Arc<AtomicBool>>) -> Stream {
+        Stream::Parts(Box::new(Parts::new(self, stays)))
+    }
+
+    /// Takes what is to go out ahead of what is written or flushed next. Gives whether it did: a connection for one session does not.
+    pub fn queue(&mut self, bytes: &[u8]) -> bool {
+        let Stream::Parts(parts) = self else { return false };
+        parts.queue(bytes);
+        true
+    }
+
+    /// What comes from now on is a session's. Of a connection for one session everything is.
+    pub fn begin_incoming(&mut self) {
+        if let Stream::Parts(parts) = self {
+            parts.begin_incoming();
+        }
+    }
+
+    /// What is written from now on is a session's. Of a connection for one session everything is.
+    pub fn begin_outgoing(&mut self) {
+        if let Stream::Parts(parts) = self {
+            parts.begin_outgoing();
+        }
+    }
+
+    /// Whether a session that it carried has ended in both directions, each with its last byte, and it can carry another.
+    pub fn can_carry_another(&self) -> bool {
+        matches!(self, Stream::Parts(parts) if parts.is_over())
+    }
+
+    /// It is to carry another session, of which nothing has begun.
+    pub fn begin_anew(&mut self) {
+        if let Stream::Parts(parts) = self {
+            parts.begin_anew();
+        }
+    }
+
+    /// Whether something waits here for room in the connection, or for what is written next.
+    pub fn holds_unsent(&self) -> bool {
+        matches!(self, Stream::Parts(parts) if parts.holds_unsent())
+    }
+
+    /// What bytes are best moved over: what is beneath, where both directions of a session go on as they are there.
+    pub fn barest(&mut self) -> &mut Stream {
+        if !matches!(self, Stream::Parts(parts) if parts.is_bare()) {
+            return self;
+        }
+        match self {
+            Stream::Parts(parts) => parts.stream_mut(),
+            stream => stream,
+        }
+    }
+
+    /// Ends the connection where both directions of a session on it have ended, and it can carry no other: over one for a single session
+    /// that is so already.
+    pub fn finish(&mut self) {
+        if !self.can_carry_another()
+            && let Stream::Parts(parts) = self
+        {
+            parts.stream_mut().end_now();
         }
     }
 }
@@ -186,6 +276,7 @@ macro_rules! on_each {
             Stream::Unix($stream) => $call,
             #[cfg(feature = "tls")]
             Stream::Tls($stream) => $call,
+            Stream::Parts($stream) => $call,
         }
     };
 }

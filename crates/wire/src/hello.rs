@@ -24,6 +24,10 @@ pub struct Hello {
     pub v2: Option<HelloV2>,
 }
 
+/// The feature by which either side says of a data channel that it carries one session after another, each in parts, where the other says
+/// so too.
+pub const MANY_SESSIONS: u32 = 1;
+
 /// Who says hello in version 2, and what the connection is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloV2 {
@@ -31,7 +35,7 @@ pub struct HelloV2 {
     pub host_id: HostId,
     /// What the connection is to be.
     pub role: Role,
-    /// What the host can do beyond what every host can. Unknown ones are ignored; none are defined yet.
+    /// What the host can do beyond what every host can. Unknown ones are ignored; [`MANY_SESSIONS`] is one.
     pub features: Vec<u32>,
 }
 

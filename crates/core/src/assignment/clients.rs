@@ -132,7 +132,7 @@ impl<H: Handles> Book<H> {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
-        let assigned = State::Assigned { channel, host, progress };
+        let assigned = State::Assigned { channel: Some(channel), host, progress };
         let State::Waiting { since, client } = std::mem::replace(&mut entry.state, assigned) else {
             return;
         };
@@ -202,7 +202,9 @@ impl<H: Handles> Book<H> {
             return;
         }
         let (host, channel) = (*host, *channel);
-        if !self.roster.is_member(host) {
+        if let Some(channel) = channel
+            && !self.roster.is_member(host)
+        {
             self.announce(host, Announcement::Drop(channel));
         }
     }
@@ -240,7 +242,9 @@ impl<H: Handles> Book<H> {
         if let Some(service) = self.services.get_mut(&entry.service) {
             service.sessions -= 1;
         }
-        self.forget_channel(channel);
+        if let Some(channel) = channel {
+            self.forget_channel(channel);
+        }
         self.assign_where_room_is(now, host, &entry.service);
     }
 

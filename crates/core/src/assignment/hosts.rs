@@ -63,12 +63,13 @@ impl<H: Handles> Book<H> {
         }
     }
 
-    /// Nobody speaks for `host` any more: what it has finished ends. What it has not accepted stays with it: its word may be on its
-    /// way, ahead of the end of the channel that carries it, and where the host has died that channel ends too.
+    /// Nobody speaks for `host` any more: what it has finished ends, unless its channel was returned, when nothing is asked of the host any
+    /// more. What it has not accepted stays with it: its word may be on its way, ahead of the end of the channel that carries it, and
+    /// where the host has died that channel ends too.
     fn host_lost(&mut self, host: HostId) {
         for session in self.roster.list_sessions(host) {
             let progress = match self.sessions.get(&session).map(|it| &it.state) {
-                Some(State::Assigned { progress, .. }) => *progress,
+                Some(State::Assigned { channel: Some(_), progress, .. }) => *progress,
                 _ => continue,
             };
             if progress.host_finished {
@@ -116,8 +117,10 @@ impl<H: Handles> Book<H> {
             return;
         }
         for session in self.roster.list_sessions(host) {
-            self.withdraw(session, Reason::HostLost);
-            self.end(session, Reason::HostLost);
+            if !self.has_returned_its_channel(session) {
+                self.withdraw(session, Reason::HostLost);
+                self.end(session, Reason::HostLost);
+            }
         }
         self.close_idle(host, Reason::HostLost, |_| true);
     }
@@ -149,13 +152,13 @@ impl<H: Handles> Book<H> {
             return Err(reason);
         }
         let channel = self.ids.reserve();
-        self.channels.insert(channel, Channel { host, service, place: Place::Reserved });
+        self.channels.insert(channel, Channel { host, service, key, place: Place::Reserved });
         self.roster.channel_added(host);
         Ok(channel)
     }
 
     pub(super) fn channel_idle(&mut self, now: Time, channel: ChannelId, handle: H::Channel) {
-        let Some(entry) = self.channels.get_mut(&channel) else {
+        let Some(entry) = self.channels.get(&channel) else {
             return;
         };
         if entry.place != Place::Reserved {
@@ -172,8 +175,17 @@ impl<H: Handles> Book<H> {
             self.forget_channel(channel);
             return;
         }
+        self.put_into_pool(now, channel, handle);
+    }
+
+    /// The channel waits for a client from now on.
+    pub(super) fn put_into_pool(&mut self, now: Time, channel: ChannelId, handle: H::Channel) {
+        let Some(entry) = self.channels.get_mut(&channel) else {
+            return;
+        };
         let turn = self.turn.next();
         entry.place = Place::Idle(turn);
+        let (host, service) = (entry.host, entry.service.clone());
         let load = self.roster.load_of(host);
         let pool = &mut self.services.entry(service.clone()).or_default().pool;
         pool.add(host, load, turn, channel, handle);

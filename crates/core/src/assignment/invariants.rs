@@ -2,7 +2,7 @@
 
 use super::{Book, Channel, Place};
 use crate::ids::ServiceName;
-use crate::session::{Session, State};
+use crate::session::{Phase, Session, State};
 use crate::time::Time;
 use crate::vocabulary::Handles;
 
@@ -77,13 +77,31 @@ impl<H: Handles> Book<H> {
         for (id, channel) in &self.channels {
             if let Place::Assigned(session) = channel.place {
                 let carries = self.sessions.get(&session).is_some_and(|session| {
-                    matches!(session.state, State::Assigned { channel, .. } if channel == *id)
+                    matches!(session.state, State::Assigned { channel, .. } if channel == Some(*id))
                 });
                 ensure(carries, "a channel is assigned to the one session that it carries")?;
             }
         }
+        let idle = self.channels.values().filter(|it| matches!(it.place, Place::Idle(_))).count();
+        let pooled = self.services.values().map(|service| service.pool.len()).sum::<usize>();
+        ensure(idle == pooled, "a channel stands in a pool while it is idle")?;
+        let states = || self.sessions.values().map(|session| &session.state);
+        let returned = || states().filter(|state| state.has_returned_its_channel());
+        ensure(
+            returned().all(|state| self.has_served_to_the_end(state)),
+            "only a host of version 2 that has served a session to its end has its channel back",
+        )?;
         let assigned = self.channels.values().filter(|it| it.is_assigned()).count();
-        ensure(assigned == self.sessions(), "a session has one channel of its own")
+        ensure(
+            assigned + returned().count() == self.sessions(),
+            "a session has one channel of its own until that is returned",
+        )
+    }
+
+    fn has_served_to_the_end(&self, state: &State<H>) -> bool {
+        let is_by_member =
+            matches!(state, State::Assigned { host, .. } if self.roster.is_member(*host));
+        is_by_member && state.phase() == Phase::BothFinished
     }
 
     fn check_hosts(&self) -> Result<(), String> {
@@ -91,9 +109,12 @@ impl<H: Handles> Book<H> {
         for (host, channels, sessions, has_command) in self.roster.survey() {
             let own = || self.channels.values().filter(|channel| channel.host == host);
             ensure(channels == own().count(), "a host's channels are counted")?;
-            let assigned = own().filter(|channel| channel.is_assigned()).count();
-            ensure(sessions == assigned, "a host's sessions are counted")?;
-            ensure(has_command || channels > 0, "a host of whom nothing is left is forgotten")?;
+            let is_own =
+                |state: &State<H>| matches!(state, State::Assigned { host: of, .. } if *of == host);
+            let served = self.sessions.values().filter(|session| is_own(&session.state)).count();
+            ensure(sessions == served, "a host's sessions are counted")?;
+            let is_here = has_command || channels > 0 || sessions > 0;
+            ensure(is_here, "a host of whom nothing is left is forgotten")?;
         }
         Ok(())
     }

@@ -85,7 +85,9 @@ impl<H: Handles> Book<H> {
             self.roster.failed(now, host, reason);
         }
         self.reweigh(host);
-        self.forget_channel(channel);
+        if let Some(channel) = channel {
+            self.forget_channel(channel);
+        }
         // A client that so many hosts have failed may be what they failed of.
         if offers >= OFFERS_MAX {
             self.refuse_waiting(session, reason);

@@ -83,6 +83,11 @@ impl<H: Handles> Book<H> {
         }
     }
 
+    /// A channel of `service` has carried a client and is idle again.
+    pub(super) fn came_back(&mut self, now: Time, service: &ServiceName) {
+        self.demands.change(service, |demand| demand.handle_return(now));
+    }
+
     pub(super) fn look_at_demands(&mut self, now: Time) {
         while let Some((due, service)) = self.demands.due.first().cloned()
             && due <= now

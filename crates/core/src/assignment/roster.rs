@@ -224,6 +224,23 @@ impl<H: Handles> Roster<H> {
         self.refusal_of_service(now, host, service)
     }
 
+    /// Why a channel of `host` for `service` that showed `key` may not wait for another client, once it has carried one.
+    pub(super) fn refusal_of_return(
+        &self,
+        now: Time,
+        host: HostId,
+        service: &ServiceName,
+        key: Option<ChannelKey>,
+    ) -> Option<Reason> {
+        // Hosts of version 1 have no keys, and return nothing.
+        let Some(member) = self.hosts.get(&host).and_then(|host| host.member.as_ref()) else {
+            return Some(Reason::ChannelKeyUnknown);
+        };
+        self.refusal_of_channel(now, host, service, key)
+            .or_else(|| member.suspect_since.is_some().then_some(Reason::HostSuspect))
+            .or_else(|| member.has_paused(service).then_some(Reason::Paused))
+    }
+
     /// Why `host` may not serve `service`, wherever its command channel is.
     pub(super) fn refusal_of_service(
         &self,
@@ -339,6 +356,7 @@ impl<H: Handles> Roster<H> {
         if let Some(entry) = self.hosts.get_mut(&host) {
             entry.sessions.remove(&session);
         }
+        self.forget_if_empty(host);
     }
 
     /// How loaded `host` is.
@@ -372,7 +390,8 @@ impl<H: Handles> Roster<H> {
     }
 
     pub(super) fn forget_if_empty(&mut self, host: HostId) {
-        let is_empty = |it: &Host<H>| it.commands.is_empty() && it.channels == 0;
+        let is_empty =
+            |it: &Host<H>| it.commands.is_empty() && it.channels == 0 && it.sessions.is_empty();
         if self.hosts.get(&host).is_some_and(is_empty) {
             self.set_failing(host, None);
             self.hosts.remove(&host);

@@ -33,7 +33,8 @@ pub(super) struct Idle {
     id: i32,
     pub(super) pool: PoolIndex,
     pub(super) since: Time,
-    pub(super) round: u64,
+    /// That of the dial that brought it. One that has carried a session before is in none, and has no say about what becomes of dials.
+    pub(super) round: Option<u64>,
 }
 
 impl Channel {
@@ -43,6 +44,11 @@ impl Channel {
             Channel::Idle(idle) | Channel::Ended { idle, .. } => idle.pool,
         }
     }
+
+    /// Whether it has carried a session before.
+    pub(super) fn was_returned(&self) -> bool {
+        matches!(self, Channel::Idle(idle) | Channel::Ended { idle, .. } if idle.round.is_none())
+    }
 }
 
 /// What happens to them.
@@ -50,8 +56,8 @@ impl Keeper {
     /// The relay answered the hello: the channel, which announcements will call `id`, is idle.
     pub fn handle_answered(&mut self, now: Time, slot: Slot, id: i32) {
         if let Some(Channel::Dialling { round, pool }) = self.channels.get(&slot) {
-            let idle = Idle { id, pool: *pool, since: now, round: *round };
-            self.backoff.answered(idle.round);
+            let idle = Idle { id, pool: *pool, since: now, round: Some(*round) };
+            self.backoff.answered(*round);
             self.channel_was_answered = true;
             self.dialling -= 1;
             self.channels.insert(slot, Channel::Idle(idle));
@@ -110,7 +116,7 @@ impl Keeper {
     /// An idle channel failed.
     pub fn handle_lost(&mut self, now: Time, slot: Slot) {
         if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
-            self.backoff.lost(now, idle.round, now - idle.since, &mut self.dice);
+            self.lost(now, idle, now - idle.since);
         }
         self.decide(now);
     }
@@ -126,9 +132,42 @@ impl Keeper {
             return None;
         }
         let pool = self.emptiest()?;
+        let round = Some(round);
         let slot = self.hold(pool, Channel::Idle(Idle { id, pool, since: now, round }));
         self.by_id.insert(id, slot);
         Some(slot)
+    }
+
+    /// Whether a channel of this pool whose session ends now is to carry another. That is said with the session's end: the relay gives a
+    /// channel that stays to the next client before it could hear that it is closed.
+    ///
+    /// There may be more of them than the pool is to hold, up to twice its upper bound, which is for dials: they are what the next clients
+    /// find without one, and what is not needed goes little by little.
+    pub fn wants_back(&self, pool: PoolIndex) -> bool {
+        // Else clients wait at the relay, where another host may take them.
+        let keeps_up = self.backlog < BACKLOG_MAX;
+        let has_place = self.pools.get(pool).is_some_and(Pool::has_place);
+        self.may_come_back(pool) && keeps_up && has_place
+    }
+
+    /// A channel of this pool, which the relay calls `id`, has carried a session to its end and can carry another: it is idle. It belongs
+    /// to the command channel that is up, which is for the caller to know: the relay takes none of an earlier one back. `None` where it
+    /// is of no use, and to be closed. One that [was wanted](Keeper::wants_back) when its session ended is taken though there is no
+    /// place any more.
+    ///
+    /// The relay may close it at once: it has suspected the host meanwhile, say. That is no failure, and costs what a session costs
+    /// whose channel cannot be used again: another dial. What becomes of that one counts, so a relay that closes whatever it has
+    /// is still left alone for longer and longer. Nor does it speak for a relay that its channel stays idle there, or is used again: new
+    /// ones may fare otherwise.
+    pub fn handle_returned(&mut self, now: Time, pool: PoolIndex, id: i32) -> Option<Slot> {
+        let slot = self.may_come_back(pool).then(|| {
+            let idle = Idle { id, pool, since: now, round: None };
+            let slot = self.hold(pool, Channel::Idle(idle));
+            self.by_id.insert(id, slot);
+            slot
+        });
+        self.decide(now);
+        slot
     }
 }
 
@@ -141,11 +180,18 @@ impl Keeper {
         slot
     }
 
-    /// How many more channels the application's backlog allows.
+    /// Whether a channel of this pool that has carried a session may wait for another.
+    fn may_come_back(&self, pool: PoolIndex) -> bool {
+        let has_command = self.channels_need_command && matches!(self.command, Command::Up { .. });
+        let is_paused = self.pools.get(pool).is_none_or(Pool::is_paused);
+        has_command && !is_paused && !self.leaving
+    }
+
+    /// How many more channels the application's backlog allows. What one pool has too many takes no place of the others.
     pub(super) fn room(&self) -> usize {
         let wanted: usize = self.pools.iter().map(Pool::target).sum();
         let lacking: usize = self.pools.iter().map(Pool::lacking).sum();
-        let room = BACKLOG_MAX.max(wanted).saturating_sub(self.backlog + self.channels.len());
+        let room = BACKLOG_MAX.max(wanted).saturating_sub(self.backlog + wanted - lacking);
         lacking.min(room)
     }
 
@@ -157,21 +203,21 @@ impl Keeper {
     }
 
     /// Closes what is idle beyond what is wanted, a part of it now and then: a relay that takes one of these for a client at the same
-    /// moment has to find the client another.
+    /// moment has to find the client another. What was used in between is not too many: it would be dialled again.
     pub(super) fn trim(&mut self, now: Time) {
-        let excess: Vec<usize> = (0..self.pools.len()).map(|pool| self.excess_of(pool)).collect();
-        if self.trim_at.is_some_and(|at| at <= now) {
-            for (pool, excess) in excess.iter().enumerate() {
-                self.close_newest(pool, excess.div_ceil(TRIM_PARTS));
+        self.pools.iter_mut().for_each(Pool::look_at_spare);
+        if self.trim_at.is_some_and(|at| at > now) {
+            return;
+        }
+        if self.trim_at.is_some() {
+            for index in 0..self.pools.len() {
+                let spare = self.pools.get(index).map_or(0, Pool::spare);
+                self.close_newest(index, spare.div_ceil(TRIM_PARTS));
             }
-            self.trim_at = None;
         }
         let is_too_much = (0..self.pools.len()).any(|pool| self.excess_of(pool) > 0);
-        self.trim_at = match self.trim_at {
-            Some(at) if is_too_much => Some(at),
-            None if is_too_much => Some(now + TRIM_INTERVAL),
-            _ => None,
-        };
+        self.trim_at = is_too_much.then_some(now + TRIM_INTERVAL);
+        self.pools.iter_mut().for_each(Pool::begin_span);
     }
 
     /// How many idle channels of a pool are too many.
@@ -239,19 +285,28 @@ impl Keeper {
             Channel::Ended { idle, .. } => Some((idle, true)),
             Channel::Dialling { .. } => None,
         });
-        answered.filter(|(idle, _)| idle.round == self.backoff.round())
+        answered.filter(|(idle, _)| idle.round == Some(self.backoff.round()))
     }
 
     fn open(&mut self, slot: Slot) {
         if let Some(Channel::Idle(idle) | Channel::Ended { idle, .. }) = self.take(slot) {
-            self.backoff.settled(idle.round);
+            if let Some(round) = idle.round {
+                self.backoff.settled(round);
+            }
             self.backlog += 1;
+        }
+    }
+
+    /// An idle channel that had lived for `age` is lost.
+    fn lost(&mut self, now: Time, idle: Idle, age: Duration) {
+        if let Some(round) = idle.round {
+            self.backoff.lost(now, round, age, &mut self.dice);
         }
     }
 
     fn give_up_ended(&mut self, now: Time, slot: Slot) {
         if let Some(Channel::Ended { at, idle }) = self.take(slot) {
-            self.backoff.lost(now, idle.round, at - idle.since, &mut self.dice);
+            self.lost(now, idle, at - idle.since);
             self.outputs.push_back(Output::Close(slot));
         }
     }

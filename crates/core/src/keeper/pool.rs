@@ -5,7 +5,7 @@
 pub struct PoolBounds {
     /// So many are held unless the relay asks for more: at least 1.
     pub min: usize,
-    /// However many it asks for. Not below the other.
+    /// However many it asks for. Not below the other. As many again may come back from sessions.
     pub max: usize,
 }
 
@@ -33,12 +33,14 @@ pub(super) struct Pool {
     is_paused: bool,
     /// How many are held: idle, or under way.
     pub(super) held: usize,
+    /// The fewest that were too many at any moment of the span that is looked at.
+    spare: usize,
 }
 
 impl Pool {
     pub(super) fn new(bounds: PoolBounds) -> Pool {
         let bounds = PoolBounds::new(bounds.min, bounds.max);
-        Pool { bounds, wanted: None, is_paused: false, held: 0 }
+        Pool { bounds, wanted: None, is_paused: false, held: 0, spare: 0 }
     }
 
     pub(super) fn bounds(&self) -> PoolBounds {
@@ -72,7 +74,27 @@ impl Pool {
         self.target().saturating_sub(self.held)
     }
 
+    /// Whether one that has carried a session has a place here, wanted or not.
+    pub(super) fn has_place(&self) -> bool {
+        self.held < self.bounds.max.saturating_mul(2)
+    }
+
     pub(super) fn excess(&self) -> usize {
         self.held.saturating_sub(self.target())
+    }
+
+    /// A span begins in which it shows how many of those that are too many are never needed.
+    pub(super) fn begin_span(&mut self) {
+        self.spare = self.excess();
+    }
+
+    /// Something may have been used, or has come.
+    pub(super) fn look_at_spare(&mut self) {
+        self.spare = self.spare.min(self.excess());
+    }
+
+    /// How many were too many all the while.
+    pub(super) fn spare(&self) -> usize {
+        self.spare
     }
 }

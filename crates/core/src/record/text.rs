@@ -40,6 +40,7 @@ impl<H: Handles> fmt::Display for Input<H> {
                 write!(f, "reserve_channel {host} {service} {}", Optional(key.map(Key)))
             }
             Input::ChannelIdle { channel, .. } => write!(f, "channel_idle {channel}"),
+            Input::ChannelReturned { session, .. } => write!(f, "channel_returned {session}"),
             Input::ChannelGone { channel } => write!(f, "channel_gone {channel}"),
             Input::ClientArrived { session, service, .. } => {
                 write!(f, "client_arrived {session} {service}")
@@ -121,6 +122,7 @@ impl FromStr for Input<Plain> {
                 key: words.optional(key)?,
             },
             "channel_idle" => Input::ChannelIdle { channel: words.channel()?, handle: () },
+            "channel_returned" => Input::ChannelReturned { session: words.parse()?, handle: () },
             "channel_gone" => Input::ChannelGone { channel: words.channel()? },
             "client_arrived" => Input::ClientArrived {
                 session: words.parse()?,

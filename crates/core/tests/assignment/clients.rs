@@ -15,6 +15,7 @@ impl World {
         let arrived = Session {
             service: service.clone(),
             since: self.now,
+            host: None,
             channel: None,
             tried: BTreeSet::new(),
             lost: BTreeSet::new(),
@@ -51,7 +52,7 @@ impl World {
     }
 
     pub(crate) fn client_gone(&mut self, session: SessionId) {
-        let waited = self.sessions[&session].channel.is_none();
+        let waited = self.sessions[&session].host.is_none();
         let refused = !self.tell(Input::ClientGone { session }).is_empty();
         assert_eq!(refused, waited);
     }
@@ -82,6 +83,7 @@ impl World {
         let now = self.now;
         let it = self.sessions.get_mut(&session).unwrap();
         let channel = it.channel.take().unwrap();
+        it.host = None;
         let on_the_way = matches!(reason, Reason::HostAborted | Reason::HostSuspect);
         if !on_the_way || !it.lost.insert(host) {
             assert!(it.tried.insert(host), "never offered to a host that turned it down");
@@ -102,7 +104,7 @@ impl World {
         let hopeless = (turned_down && !self.anybody(others))
             || offers >= relayserver_core::limits::OFFERS_MAX
             || self.policy.services[&service].assign_timeout.is_zero();
-        match self.sessions.get(&session).map(|it| it.channel) {
+        match self.sessions.get(&session).map(|it| it.host) {
             Some(Some(_)) => {}
             Some(None) => assert!(!hopeless && !self.draining, "it waits in vain"),
             None => assert!(hopeless || self.draining, "it could have been served yet"),
@@ -111,8 +113,8 @@ impl World {
 
     pub(crate) fn client_finished(&mut self, session: SessionId) {
         let it = self.sessions.get_mut(&session).unwrap();
-        let told = it.channel.is_some() && !it.client_finished && !it.host_finished;
-        it.client_finished |= it.channel.is_some();
+        let told = it.host.is_some() && !it.client_finished && !it.host_finished;
+        it.client_finished |= it.host.is_some();
         let mut expected = Vec::new();
         if let Some(channel) = self.sessions[&session].channel
             && told
@@ -145,7 +147,9 @@ impl World {
         let host = self.host_serving(session);
         let told = self.commands.iter().find(|(_, it)| **it == host).map(|(id, _)| *id);
         let ended = self.sessions.remove(&session).unwrap();
-        self.channels.remove(&ended.channel.unwrap()).unwrap();
+        if let Some(channel) = ended.channel {
+            self.channels.remove(&channel).unwrap();
+        }
         let outputs = self.tell(Input::SessionEnded { session, end: END });
         match (outputs.as_slice(), host) {
             ([], HostId::Address(_)) => {}

@@ -108,7 +108,7 @@ impl World {
         let outputs = self.tell(Input::CommandDown { command });
         for session in self.running() {
             let (it, host) = (&self.sessions[&session], self.host_serving(session));
-            if self.is_lost(host) && it.host_finished {
+            if self.is_lost(host) && it.host_finished && it.channel.is_some() {
                 assert!(it.asked_to_end, "nobody is left to read what the client sends");
             }
         }
@@ -141,7 +141,9 @@ impl World {
         assert!(reasons.all(|reason| reason == Reason::HostLost));
         if is_member {
             self.void_late_words(|world, it| world.host_serving(it) == host);
-            let own = |it: &SessionId| self.host_serving(*it) == host;
+            let own = |it: &SessionId| {
+                self.host_serving(*it) == host && self.sessions[it].channel.is_some()
+            };
             let all = |it: SessionId| self.sessions[&it].asked_to_end;
             assert!(self.running().into_iter().filter(own).all(all), "what it serves ends");
             assert!(self.idle.iter().all(|it| self.channels[it].host != host), "so does its pool");
@@ -275,7 +277,7 @@ impl World {
         let outputs = self.tell(Input::ReserveChannel { host, service: service.clone(), key });
         match (outputs.as_slice(), refusal) {
             ([Output::Reserved { channel }], None) => {
-                let known = self.channels.insert(*channel, Channel { host, service });
+                let known = self.channels.insert(*channel, Channel { host, service, key });
                 assert!(known.is_none(), "no id is given out twice");
                 self.reserved.push(*channel);
             }
@@ -287,7 +289,7 @@ impl World {
     pub(crate) fn idle(&mut self, channel: ChannelId) {
         self.reserved.retain(|it| *it != channel);
         self.idle.push(channel);
-        let Channel { host, service } = self.channels[&channel].clone();
+        let Channel { host, service, .. } = self.channels[&channel].clone();
         let refused = self.draining || self.refusal_of_service(host, &service).is_some();
         let outputs = self.tell(Input::ChannelIdle { channel, handle: channel });
         let closed = outputs.iter().any(|it| matches!(it, Output::CloseChannel { .. }));

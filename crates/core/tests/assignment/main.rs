@@ -6,6 +6,7 @@
 mod clients;
 mod hosts;
 mod perform;
+mod returns;
 mod steps;
 mod world;
 

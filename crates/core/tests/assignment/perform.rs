@@ -68,6 +68,9 @@ impl World {
             Step::HostFinished { nth } => {
                 with(nth, &running, |it| self.host_finished(it));
             }
+            Step::Returned { nth } => with(nth, &sessions, |it| {
+                self.channel_returned(it);
+            }),
             Step::SessionEnded { nth } => {
                 with(nth, &running, |it| self.session_ended(it));
             }
@@ -125,9 +128,7 @@ impl World {
                 }
                 Output::CloseChannel { channel, handle, .. } => {
                     assert_eq!(channel, handle);
-                    assert!(self.idle.contains(channel), "an idle one");
-                    self.idle.retain(|it| it != channel);
-                    self.channels.remove(channel).unwrap();
+                    self.closed(*channel);
                 }
                 Output::CloseCommand { handle, reason } => {
                     let ended = matches!(reason, Reason::TokenRevoked | Reason::TokenExpired);
@@ -144,9 +145,11 @@ impl World {
                     let may_be_well = matches!(reason, Reason::HostSuspect | Reason::Replaced);
                     entry.late_word_counts = may_be_well;
                 }
-                Output::EndSession { session, stop, .. } => {
+                Output::EndSession { session, stop, reason } => {
                     assert_eq!(session, stop);
                     let entry = self.sessions.get_mut(session).unwrap();
+                    let needs_host = entry.channel.is_some();
+                    assert!(needs_host || *reason != Reason::HostLost, "it asks nothing of it");
                     assert!(!entry.asked_to_end, "a session is asked once");
                     entry.asked_to_end = true;
                 }
@@ -156,6 +159,15 @@ impl World {
         }
         assert!(opened.is_empty(), "nothing is announced as opened that was not assigned");
         others
+    }
+
+    fn closed(&mut self, channel: ChannelId) {
+        // The one that is not taken back stays the session's.
+        if self.returning != Some(channel) {
+            assert!(self.idle.contains(&channel), "an idle one");
+            self.idle.retain(|it| *it != channel);
+            self.channels.remove(&channel).unwrap();
+        }
     }
 
     fn assigned(&mut self, output: &Output<Named>, mut told: Vec<(CommandId, ChannelId)>) {
@@ -177,13 +189,13 @@ impl World {
         self.idle.retain(|it| it != channel_handle);
         let session = self.sessions.get_mut(client).unwrap();
         assert!(!session.accepted, "nothing is offered again that was accepted");
-        session.channel = Some(*channel_handle);
+        (session.host, session.channel) = (Some(assignment.host), Some(*channel_handle));
         session.accepted = !is_member;
     }
 
     fn refused(&mut self, session: SessionId, reason: Reason) {
         let it = &self.sessions[&session];
-        assert!(it.channel.is_none(), "it waited");
+        assert!(it.host.is_none(), "it waited");
         let (full, service) = (self.is_full(&it.service), it.service.clone());
         match reason {
             Reason::SessionLimit => {

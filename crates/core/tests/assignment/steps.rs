@@ -85,6 +85,9 @@ pub(crate) enum Step {
     HostFinished {
         nth: usize,
     },
+    Returned {
+        nth: usize,
+    },
     SessionEnded {
         nth: usize,
     },
@@ -95,9 +98,10 @@ pub(crate) enum Step {
     EndAll,
 }
 
-/// What happens, one after the other: from nothing, or with a host of version 2 that serves from the start.
+/// What happens, one after the other: from nothing, or with a host of version 2 that serves from the start, with a channel that carries its
+/// second session or without.
 pub(crate) fn history() -> impl Strategy<Value = Vec<Step>> {
-    let beginning = prop_oneof![Just(Vec::new()), Just(serving())];
+    let beginning = prop_oneof![Just(Vec::new()), Just(serving()), Just(returning())];
     (beginning, prop::collection::vec(step(), 1..150))
         .prop_map(|(beginning, steps)| beginning.into_iter().chain(steps).collect())
 }
@@ -122,6 +126,16 @@ fn serving() -> Vec<Step> {
     steps.push(Step::ClientArrives { ssh: true });
     steps.push(Step::Accepted { nth: 0 });
     steps.push(Step::ClientArrives { ssh: true });
+    steps
+}
+
+/// The same host; of its sessions one has returned its channel, which carries another by now.
+fn returning() -> Vec<Step> {
+    let mut steps = serving();
+    steps.push(Step::Returned { nth: 0 });
+    steps.push(Step::ClientArrives { ssh: true });
+    steps.push(Step::ClientArrives { ssh: true });
+    steps.push(Step::Accepted { nth: 3 });
     steps
 }
 
@@ -169,6 +183,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (nth(), failure).prop_map(|(nth, reason)| Step::OfferFailed { nth, reason }),
         4 => nth().prop_map(|nth| Step::ClientFinished { nth }),
         4 => nth().prop_map(|nth| Step::HostFinished { nth }),
+        6 => nth().prop_map(|nth| Step::Returned { nth }),
         5 => nth().prop_map(|nth| Step::SessionEnded { nth }),
     ];
     prop_oneof![

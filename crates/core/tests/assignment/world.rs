@@ -55,6 +55,8 @@ impl Bounds {
 pub(crate) struct Channel {
     pub(crate) host: HostId,
     pub(crate) service: ServiceName,
+    /// What it showed.
+    pub(crate) key: Option<ChannelKey>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +64,9 @@ pub(crate) struct Session {
     pub(crate) service: ServiceName,
     /// Of its arrival, or of its return from a host.
     pub(crate) since: Time,
+    /// Whom it was given to. `None`: it waits.
+    pub(crate) host: Option<HostId>,
+    /// What carries it, until that is returned.
     pub(crate) channel: Option<ChannelId>,
     pub(crate) tried: BTreeSet<HostId>,
     /// Hosts that were lost with it, once.
@@ -92,6 +97,8 @@ pub(crate) struct World {
     pub(crate) reserved: Vec<ChannelId>,
     /// In the order of their arrival in the pool.
     pub(crate) idle: Vec<ChannelId>,
+    /// The one whose return the book is being told.
+    pub(crate) returning: Option<ChannelId>,
     /// By the order of their arrival: session ids ascend.
     pub(crate) sessions: BTreeMap<SessionId, Session>,
 }
@@ -126,6 +133,7 @@ impl World {
             channels: BTreeMap::new(),
             reserved: Vec::new(),
             idle: Vec::new(),
+            returning: None,
             sessions: BTreeMap::new(),
         }
     }
@@ -136,15 +144,15 @@ impl World {
     }
 
     pub(crate) fn waiting(&self) -> Vec<SessionId> {
-        self.sessions.iter().filter(|(_, it)| it.channel.is_none()).map(|(id, _)| *id).collect()
+        self.sessions.iter().filter(|(_, it)| it.host.is_none()).map(|(id, _)| *id).collect()
     }
 
     pub(crate) fn running(&self) -> Vec<SessionId> {
-        self.sessions.iter().filter(|(_, it)| it.channel.is_some()).map(|(id, _)| *id).collect()
+        self.sessions.iter().filter(|(_, it)| it.host.is_some()).map(|(id, _)| *id).collect()
     }
 
     pub(crate) fn host_serving(&self, session: SessionId) -> HostId {
-        self.channels[&self.sessions[&session].channel.unwrap()].host
+        self.sessions[&session].host.unwrap()
     }
 
     pub(crate) fn sessions_of(&self, host: HostId) -> usize {
@@ -301,11 +309,17 @@ impl World {
 
     /// A host of whom nothing is left is a new one should it come back.
     fn forget_hosts(&mut self) {
-        let World { had_command, members, commands, channels, .. } = self;
-        let mut present: BTreeSet<HostId> = commands.values().copied().collect();
-        present.extend(channels.values().map(|channel| channel.host));
+        let present = self.present();
+        let World { had_command, members, .. } = self;
         had_command.retain(|host| present.contains(host));
         members.retain(|host, _| present.contains(host));
+    }
+
+    /// The hosts that have something here.
+    fn present(&self) -> BTreeSet<HostId> {
+        let of_channels = self.channels.values().map(|channel| channel.host);
+        let of_sessions = self.sessions.values().filter_map(|session| session.host);
+        self.commands.values().copied().chain(of_channels).chain(of_sessions).collect()
     }
 
     fn expected_snapshot(&self) -> BookSnapshot {
@@ -318,9 +332,7 @@ impl World {
             let wanted = self.book.snapshot().services[name].wanted;
             (name.clone(), ServiceSnapshot { idle, waiting, sessions, wanted, limits: *limits })
         });
-        let mut present: BTreeSet<HostId> = self.commands.values().copied().collect();
-        present.extend(self.channels.values().map(|channel| channel.host));
-        let hosts = present.into_iter().map(|host| {
+        let hosts = self.present().into_iter().map(|host| {
             let mut idle = BTreeMap::new();
             for channel in self.idle.iter().map(|it| &self.channels[it]) {
                 if channel.host == host {
@@ -363,7 +375,7 @@ impl World {
         assert_eq!(occupancy.sessions, self.running().len());
         assert_eq!(occupancy.commands, self.commands.len());
         for (session, it) in &self.sessions {
-            let expected = if it.channel.is_none() {
+            let expected = if it.host.is_none() {
                 Phase::Waiting
             } else if it.withdrawn {
                 Phase::Withdrawn
@@ -380,7 +392,7 @@ impl World {
             assert_eq!(self.book.phase(*session), Some(expected));
         }
         for channel in &self.idle {
-            let Channel { host, service } = &self.channels[channel];
+            let Channel { host, service, .. } = &self.channels[channel];
             let refusal = self.refusal_of_service(*host, service);
             assert_eq!(
                 refusal, None,

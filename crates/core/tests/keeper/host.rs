@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use relayserver_core::Time;
-use relayserver_core::keeper::{Dice, Failure, Keeper, Output, PoolBounds, PoolIndex, Slot};
+use relayserver_core::keeper::{
+    BACKLOG_MAX, Dice, Failure, Keeper, Output, PoolBounds, PoolIndex, Slot,
+};
 
 /// A host process without sockets: performs what the keeper says, as far as a test lets it.
 pub(crate) struct Host {
@@ -21,6 +23,12 @@ pub(crate) struct Host {
     pub(crate) dialling: Vec<Slot>,
     pub(crate) idle: Vec<Slot>,
     pub(crate) opened: Vec<Slot>,
+    /// Those of them whose sessions run.
+    pub(crate) serving: Vec<Slot>,
+    /// Sessions that the application has not accepted.
+    pub(crate) backlog: usize,
+    /// What the relay calls those that were returned: as before.
+    pub(crate) ids: BTreeMap<Slot, i32>,
     pub(crate) closed: Vec<Slot>,
     pub(crate) dials: usize,
     pub(crate) seen: BTreeSet<Slot>,
@@ -61,6 +69,9 @@ impl Host {
             dialling: Vec::new(),
             idle: Vec::new(),
             opened: Vec::new(),
+            serving: Vec::new(),
+            backlog: 0,
+            ids: BTreeMap::new(),
             closed: Vec::new(),
             dials: 0,
             seen: BTreeSet::new(),
@@ -121,7 +132,7 @@ impl Host {
             }
             Output::Open(slot) => {
                 assert!(remove(&mut self.idle, slot), "{slot:?} opened, and is not idle");
-                self.opened.push(slot);
+                self.opens(slot);
             }
             Output::Close(slot) => {
                 assert!(remove(&mut self.idle, slot) || remove(&mut self.dialling, slot));
@@ -192,11 +203,7 @@ impl Host {
     /// What asked for the command channel has become an idle channel, where the keeper wants one.
     pub(crate) fn adopts(&mut self) -> Option<Slot> {
         assert!(self.command_dialling);
-        let lacking = |pool: PoolIndex| {
-            let held = self.idle.iter().chain(&self.dialling);
-            let held = held.filter(|slot| self.pool_of[slot] == pool).count();
-            self.target(pool).saturating_sub(held)
-        };
+        let lacking = |pool: PoolIndex| self.target(pool).saturating_sub(self.held_in(pool));
         let emptiest = (0..self.bounds.len()).rev().max_by_key(|pool| lacking(*pool)).unwrap();
         let room = lacking(emptiest) > 0;
         // Slots are numbered as they come.
@@ -211,6 +218,12 @@ impl Host {
         }
         self.tell(|_, _| {});
         adopted
+    }
+
+    /// How many there are in a pool, idle or under way.
+    pub(crate) fn held_in(&self, pool: PoolIndex) -> usize {
+        let held = self.idle.iter().chain(&self.dialling);
+        held.filter(|slot| self.pool_of[slot] == pool).count()
     }
 
     /// How many idle channels there are in a pool.
@@ -247,12 +260,58 @@ impl Host {
 
     pub(crate) fn first_byte(&mut self, slot: Slot) {
         assert!(remove(&mut self.idle, slot));
-        self.opened.push(slot);
+        self.opens(slot);
         self.tell(|keeper, now| keeper.handle_first_byte(now, slot));
     }
 
+    fn opens(&mut self, slot: Slot) {
+        self.opened.push(slot);
+        self.serving.push(slot);
+        self.backlog += 1;
+    }
+
+    /// The session of this channel ends in order, and the channel can carry another, where the keeper wants it by then.
+    pub(crate) fn returns(&mut self, slot: Slot) -> Option<Slot> {
+        let pool = self.pool_of[&slot];
+        let is_wanted = self.may_come_back(pool)
+            && self.held_in(pool) < 2 * self.bounds[pool].max
+            && self.backlog < BACKLOG_MAX;
+        assert_eq!(self.keeper.wants_back(pool), is_wanted);
+        if is_wanted {
+            return self.is_back(slot);
+        }
+        assert!(remove(&mut self.serving, slot));
+        None
+    }
+
+    /// It was wanted, and is back.
+    pub(crate) fn is_back(&mut self, slot: Slot) -> Option<Slot> {
+        assert!(remove(&mut self.serving, slot));
+        let (pool, id) = (self.pool_of[&slot], self.id_of(slot));
+        let is_of_use = self.may_come_back(pool);
+        let returned = self.keeper.handle_returned(self.now, pool, id);
+        assert_eq!(returned.is_some(), is_of_use);
+        if let Some(slot) = returned {
+            assert!(self.seen.insert(slot), "{slot:?} used twice");
+            self.pool_of.insert(slot, pool);
+            self.ids.insert(slot, id);
+            self.idle.push(slot);
+        }
+        self.tell(|_, _| {});
+        returned
+    }
+
+    fn may_come_back(&self, pool: usize) -> bool {
+        !self.leaving && self.command_up && self.is_version_2 && !self.paused[pool]
+    }
+
     pub(crate) fn announced(&mut self, slot: Slot) {
-        self.tell(|keeper, now| keeper.handle_announced(now, id(slot)));
+        let id = self.id_of(slot);
+        self.tell(|keeper, now| keeper.handle_announced(now, id));
+    }
+
+    fn id_of(&self, slot: Slot) -> i32 {
+        self.ids.get(&slot).copied().unwrap_or(id(slot))
     }
 
     pub(crate) fn ended(&mut self, slot: Slot) {
@@ -260,6 +319,7 @@ impl Host {
     }
 
     pub(crate) fn backlog(&mut self, backlog: usize) {
+        self.backlog = backlog;
         self.tell(|keeper, now| keeper.handle_backlog(now, backlog));
     }
 

@@ -8,3 +8,4 @@ mod delays;
 mod histories;
 mod host;
 mod pools;
+mod returns;

@@ -125,24 +125,33 @@ impl Forwarding {
     }
 
     async fn serve(&mut self, until: Until) -> Result<Until, Failure> {
-        let (client, host) = (self.session.leg(), leg(&mut self.server.stream));
-        self.splice.run_until(until, client, host, &self.counts, &mut |_| {}).await
+        loop {
+            // It may turn into a plain connection meanwhile.
+            let until = if self.session.may_go_bare() { Until::Woken } else { until };
+            let (client, host) = (self.session.leg(), leg(&mut self.server.stream));
+            match self.splice.run_until(until, client, host, &self.counts, &mut |_| {}).await? {
+                Until::Woken => {}
+                over => return Ok(over),
+            }
+        }
     }
 
-    async fn end(mut self, ran: Result<Until, Failure>) {
+    async fn end(self, ran: Result<Until, Failure>) {
+        let Forwarding { mut session, mut server, .. } = self;
         match ran {
             Ok(_) => {
                 // A reader may take longer over the last bytes than the kernel gives a connection that was closed.
                 // And one that is gone is given up by the kernel.
-                self.session.acknowledged().await;
-                acknowledged(self.server.stream.tcp()).await;
-                self.server.in_order = true;
+                session.acknowledged().await;
+                drop(session);
+                acknowledged(server.stream.tcp()).await;
+                server.in_order = true;
             }
             Err(Failure { side, operation, error }) => {
-                let id = self.session.id();
+                let id = session.id();
                 debug!(session.id = id.session(), channel.id = id.channel(), leg = leg_name(side), ?operation, %error, "leg failed");
                 // An abort on one leg is an abort on the other.
-                self.session.reset();
+                session.reset();
             }
         }
     }

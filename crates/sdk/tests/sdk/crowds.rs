@@ -43,7 +43,7 @@ async fn a_burst_of_500_clients_on_a_pool_of_10_is_served_in_full() {
         let all = clients.join_all().await;
         assert_eq!(all.len(), 500, "none refused");
         // The next burst finds its channels.
-        relay.wait_until(|it| it.idle == 256).await;
+        relay.wait_until(|it| it.idle >= 256).await;
         listener.close();
     };
     let (served, ()) = within(async { tokio::join!(listener.serve(echo), clients) }).await;

@@ -1,0 +1,169 @@
+//! A connection that carries one session after another: each direction of a session goes in *parts*, which say where it ends, so that
+//! the connection need not. `docs/wire.md`, section 15, describes the bytes.
+//!
+//! Driven by relay and SDK through [`Stream`]: what they say before a session's bytes passes as it is, and they say when these begin. A
+//! direction with much to carry leaves the parts behind for good (it goes on *bare*): then the connection is as good as any other, and
+//! ends with the session. When that is, its sender decides, in `outgoing.rs`.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::Stream;
+
+mod incoming;
+mod outgoing;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use incoming::Incoming;
+pub(crate) use outgoing::Outgoing;
+
+/// The length ahead of each part, as of every frame: 4 bytes, big-endian.
+const HEADER_LEN: usize = 4;
+
+/// No part has more bytes: as no frame has.
+const PART_MAX: usize = 65_536;
+
+/// A part without bytes is the end of its direction.
+const END: u32 = 0;
+
+/// Stands where a length would: all that follows is the session's, to the connection's own end.
+const BARE: u32 = u32::MAX;
+
+/// A connection of which neither side ends before both have had enough of it.
+#[derive(Debug)]
+pub struct Parts {
+    stream: Stream,
+    incoming: Incoming,
+    outgoing: Outgoing,
+}
+
+impl Parts {
+    pub(crate) fn new(stream: Stream, stays: Option<Arc<AtomicBool>>) -> Parts {
+        let outgoing = Outgoing::new(!stream.is_encrypted(), stays);
+        Parts { stream, incoming: Incoming::default(), outgoing }
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    /// Whether something was read that nobody has asked for yet.
+    pub(crate) fn has_read_ahead(&self) -> bool {
+        self.incoming.has_read_ahead()
+    }
+
+    /// What comes from now on is a session's.
+    pub(crate) fn begin_incoming(&mut self) {
+        self.incoming.begin();
+    }
+
+    /// What is written from now on is a session's.
+    pub(crate) fn begin_outgoing(&mut self) {
+        self.outgoing.begin();
+    }
+
+    /// Takes what is to go out ahead of what is written next.
+    pub(crate) fn queue(&mut self, bytes: &[u8]) {
+        self.outgoing.queue(bytes);
+    }
+
+    /// Sends what is queued, as far as the connection takes it now. A failure is the next reader's or writer's to find out.
+    pub(crate) fn push(&mut self) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let _pushed = self.outgoing.poll_unsent(&mut cx, &mut self.stream);
+    }
+
+    /// Whether both directions of a session have ended, and all of ours is with the connection: it may carry another.
+    pub(crate) fn is_over(&self) -> bool {
+        self.incoming.is_over() && self.outgoing.is_over()
+    }
+
+    /// It carries another session, of which nothing has begun.
+    pub(crate) fn begin_anew(&mut self) {
+        self.incoming.begin_anew();
+        self.outgoing.begin_anew();
+    }
+
+    /// Whether both directions go on bare, and nothing of either waits here: so that what is beneath serves as well.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.incoming.is_bare() && self.outgoing.is_bare()
+    }
+
+    /// Whether something waits for room in the connection, or for what is written next.
+    pub(crate) fn holds_unsent(&self) -> bool {
+        self.outgoing.holds_unsent()
+    }
+
+    /// The connection, what its reader has to take the parts off, and what its writer has to send ahead. The writer goes on bare: with
+    /// halves in two hands nobody could give the connection back.
+    pub(crate) fn into_pieces(self) -> (Stream, Incoming, Outgoing) {
+        let Parts { mut stream, incoming, mut outgoing } = self;
+        outgoing.go_bare();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        // What fails here fails again with the next write.
+        let _sent = outgoing.poll_unsent(&mut cx, &mut stream);
+        (stream, incoming, outgoing)
+    }
+}
+
+impl AsyncRead for Parts {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Parts { stream, incoming, outgoing } = self.get_mut();
+        let read = incoming.poll_read(cx, stream, buf);
+        if incoming.is_bare() {
+            // The peer has reckoned that the session is worth a connection of its own, for both ways.
+            outgoing.go_bare();
+        }
+        if outgoing.is_due() {
+            // A failure is whoever's to find out who writes.
+            let _sent = outgoing.poll_unsent(cx, stream);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Parts {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Parts { stream, outgoing, .. } = self.get_mut();
+        outgoing.poll_write(cx, stream, buf)
+    }
+
+    /// Only the first that is not empty is written: a part has one length.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        self.poll_write(cx, first.map_or(&[], |buf| buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Parts { stream, outgoing, .. } = self.get_mut();
+        outgoing.poll_flush(cx, stream)
+    }
+
+    /// Ends our direction of the session; the connection itself stays, unless it has gone bare or carries no session.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Parts { stream, outgoing, .. } = self.get_mut();
+        outgoing.poll_shutdown(cx, stream)
+    }
+}
