@@ -85,30 +85,6 @@ pub(crate) struct Start {
     pub(crate) stop: oneshot::Receiver<Stop>,
     /// Reports the session's end when dropped.
     pub(crate) guard: SessionGuard,
-    /// Where the client goes if the host does not accept it.
-    pub(crate) back: oneshot::Sender<Back>,
-}
-
-impl Start {
-    /// The client, to be offered to another host.
-    pub(crate) fn into_back(self, reason: Reason) -> Back {
-        Back { client: self.client, held: self.held, guard: self.guard, reason }
-    }
-
-    /// Hands the client back to its task.
-    pub(crate) fn give_back(self, reason: Reason) {
-        let Start { client, held, guard, back, .. } = self;
-        // A task that is gone went with the relay; the guard tells the book.
-        drop(back.send(Back { client, held, guard, reason }));
-    }
-}
-
-/// A client that comes back from a host that did not accept it.
-pub(crate) struct Back {
-    pub(crate) client: TcpStream,
-    pub(crate) held: Held,
-    pub(crate) guard: SessionGuard,
-    pub(crate) reason: Reason,
 }
 
 /// The book, shared by all tasks of one relay.
@@ -174,7 +150,7 @@ impl Assignments {
         let input = Input::ReserveChannel { host, service, key };
         let reserved = self.drive(&mut self.lock(), input);
         let channel = reserved.unwrap_or(Err(Reason::ChannelLimit))?;
-        Ok(ChannelGuard { assignments: Arc::clone(self), channel })
+        Ok(ChannelGuard { assignments: Arc::clone(self), channel, is_assigned: false })
     }
 
     /// Puts a channel into the pool.
@@ -190,7 +166,7 @@ impl Assignments {
         handle: oneshot::Sender<Box<Start>>,
     ) -> ChannelGuard {
         self.drive(&mut self.lock(), Input::ChannelReturned { session: of.session, handle });
-        ChannelGuard { assignments: Arc::clone(self), channel: of.channel }
+        ChannelGuard { assignments: Arc::clone(self), channel: of.channel, is_assigned: false }
     }
 
     /// Enters a client. It leaves the book, and its session ends there, when the guard is dropped.

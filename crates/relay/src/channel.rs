@@ -1,5 +1,6 @@
 //! A data channel's life once its hello was taken: idle in the pool, offer, session, and where it is for many, idle again.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,54 +10,46 @@ use relayserver_wire::hello::Answer;
 use relayserver_wire::{SessionId, start as wire};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use crate::assignment::{ChannelGuard, Start, Stop};
+use crate::client;
 use crate::context::Context;
 use crate::handshake::Refusal;
 use crate::offer::{self, Outcome};
 use crate::session;
 
-/// Puts a channel into the pool, and serves it.
+/// A channel that has waited for longer is looked at more closely when it is offered a session: a NAT may have forgotten it.
+const LONG_IDLE: Duration = Duration::from_secs(20);
+
+/// A channel in the pool.
+pub(crate) struct Waiting {
+    stream: Stream,
+    guard: ChannelGuard,
+    start: oneshot::Receiver<Box<Start>>,
+    since: Instant,
+    /// Whether its socket fails when nothing is acknowledged for a while, which none with a session may.
+    has_user_timeout: bool,
+}
+
+/// A channel that has a session from now on.
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    pub(crate) start: Box<Start>,
+    /// How many of the held bytes were sent to the host.
+    pub(crate) sent: usize,
+}
+
+/// Puts a channel into the pool, and serves it. Its sessions are a task of their own: what a channel needs before it takes as much
+/// again.
 pub(crate) async fn enter(stream: Stream, guard: ChannelGuard, context: &Arc<Context>) {
     let (handle, start) = oneshot::channel();
     context.assignments.channel_idle(guard.channel, handle);
-    serve(stream, guard, start, context).await;
-}
-
-/// The channel that has carried `assignment`, which has ended in order, waits for another client, if the book takes it back.
-pub(crate) fn come_back(mut stream: Stream, assignment: &Assignment, context: &Arc<Context>) {
-    stream.begin_anew();
-    if let Some(socket) = stream.tcp() {
-        options::prepare_waiting_again(socket, context.user_timeout);
-    }
-    let (handle, start) = oneshot::channel();
-    let guard = context.assignments.channel_returned(assignment, handle);
-    let context = Arc::clone(context);
-    let tasks = context.tasks.clone();
-    tasks.spawn(async move { serve(stream, guard, start, &context).await });
-}
-
-/// Waits for a client, and offers it. The session is a task of its own: what a channel needs before it takes as much again.
-async fn serve(
-    mut stream: Stream,
-    guard: ChannelGuard,
-    start: oneshot::Receiver<Box<Start>>,
-    context: &Arc<Context>,
-) {
-    let Some(start) = idle(&mut stream, &guard, start).await else {
-        // Over TLS, to be dropped alone would be an abort.
-        stream.end_now();
-        return;
-    };
-    drop(guard);
-    let accepted = match start.assignment.is_offer {
-        true => Box::pin(offered(stream, start, context)).await,
-        false => Some((stream, start, 0)),
-    };
-    if let Some((stream, start, sent)) = accepted {
-        context.tasks.spawn(session::begin(stream, start, sent, Arc::clone(context)));
+    let since = Instant::now();
+    let waiting = Waiting { stream, guard, start, since, has_user_timeout: true };
+    if let Some(opened) = waiting.next(context).await {
+        context.tasks.spawn(session::begin(opened, Arc::clone(context)));
     }
 }
 
@@ -79,12 +72,75 @@ pub(crate) async fn send(
     }
 }
 
-/// Offers the session to the host. Gives the two back where it has accepted, with how many of the held bytes were sent to it.
-async fn offered(
-    mut host: Stream,
-    mut start: Box<Start>,
-    context: &Context,
-) -> Option<(Stream, Box<Start>, usize)> {
+impl Waiting {
+    /// The channel that has carried `assignment`, which has ended in order, waits for another client, if the book takes it back. It has
+    /// no user timeout any more: its keepalive finds out as soon that nobody is there, and it may have a session again in no time. `None`
+    /// where its host has ended it already. Does not wait.
+    pub(crate) async fn again(
+        mut stream: Stream,
+        assignment: &Assignment,
+        context: &Context,
+    ) -> Option<Waiting> {
+        stream.begin_anew();
+        tokio::select! {
+            biased;
+            _reason = ended(&mut stream) => return None,
+            () = ready(()) => {}
+        }
+        let (handle, start) = oneshot::channel();
+        let guard = context.assignments.channel_returned(assignment, handle);
+        Some(Waiting { stream, guard, start, since: Instant::now(), has_user_timeout: false })
+    }
+
+    /// Waits for a client, and offers it. `None` where the channel is over before it has a session.
+    pub(crate) async fn next(mut self, context: &Context) -> Option<Opened> {
+        let Some(start) = self.idle().await else {
+            // Over TLS, to be dropped alone would be an abort.
+            self.stream.end_now();
+            return None;
+        };
+        let Waiting { stream, guard, since, mut has_user_timeout, .. } = self;
+        guard.assigned();
+        if start.assignment.is_offer
+            && let Some(socket) = stream.tcp()
+            && (has_user_timeout || since.elapsed() > LONG_IDLE)
+        {
+            let bound = context.patience.suspect_after.min(context.user_timeout);
+            options::prepare_offer(socket, bound);
+            has_user_timeout = true;
+        }
+        let opened = match start.assignment.is_offer {
+            true => Box::pin(offered(stream, start, context)).await?,
+            false => Opened { stream, start, sent: 0 },
+        };
+        if has_user_timeout && let Some(socket) = opened.stream.tcp() {
+            options::prepare_session(socket);
+        }
+        Some(opened)
+    }
+
+    /// Waits in the pool for a client. `None` when the channel ended before one came.
+    async fn idle(&mut self) -> Option<Box<Start>> {
+        let Waiting { stream, guard, start, .. } = self;
+        debug!(channel.id = %guard.channel, "data channel idle");
+        tokio::select! {
+            biased;
+            start = &mut *start => start.ok(),
+            reason = ended(stream) => {
+                guard.gone();
+                // Where a client was assigned meanwhile, the session finds out what happened.
+                let start = start.await.ok();
+                if start.is_none() {
+                    debug!(channel.id = %guard.channel, %reason, "idle channel ended");
+                }
+                start
+            }
+        }
+    }
+}
+
+/// Offers the session to the host. Gives the two back where it has accepted.
+async fn offered(mut host: Stream, mut start: Box<Start>, context: &Context) -> Option<Opened> {
     let session = start.assignment.session;
     let frame = wire::Start {
         session_id: SessionId(session.0.to_be_bytes()),
@@ -92,9 +148,6 @@ async fn offered(
         client_addr: Some(start.client_addr),
         via: "tcp".to_owned(),
     };
-    if let Some(socket) = host.tcp() {
-        options::prepare_offer(socket, context.patience.suspect_after.min(context.user_timeout));
-    }
     let outcome = if start.client_was_reset {
         Outcome::ClientAborted
     } else {
@@ -103,7 +156,7 @@ async fn offered(
     };
     let outcome = match outcome {
         Outcome::Accepted { sent } if context.assignments.accepted(session, &mut start.stop) => {
-            return Some((host, start, sent));
+            return Some(Opened { stream: host, start, sent });
         }
         // It may not serve it any more; and may have begun to, so that nobody else is to.
         Outcome::Accepted { .. } => match start.stop.try_recv() {
@@ -118,35 +171,14 @@ async fn offered(
         Outcome::Failed(reason) => {
             let host = start.assignment.host;
             info!(session.id = %start.assignment.session, host.id = %host, %reason, "session not accepted");
-            start.give_back(reason);
+            let farewells = Arc::clone(&context.client_farewells);
+            context.tasks.spawn(client::serve_again(*start, reason, farewells));
         }
         Outcome::ClientAborted => session::ended_unaccepted(*start, Reason::ClientAborted),
         Outcome::Ended(reason) => session::ended_unaccepted(*start, reason),
         Outcome::Accepted { .. } => {}
     }
     None
-}
-
-/// Waits in the pool for a client. `None` when the channel ended before one came.
-async fn idle(
-    stream: &mut Stream,
-    guard: &ChannelGuard,
-    mut start: oneshot::Receiver<Box<Start>>,
-) -> Option<Box<Start>> {
-    debug!(channel.id = %guard.channel, "data channel idle");
-    tokio::select! {
-        biased;
-        start = &mut start => start.ok(),
-        reason = ended(stream) => {
-            guard.gone();
-            // Where a client was assigned meanwhile, the session finds out what happened.
-            let start = start.await.ok();
-            if start.is_none() {
-                debug!(channel.id = %guard.channel, %reason, "idle channel ended");
-            }
-            start
-        }
-    }
 }
 
 /// Resolves when an idle channel can no longer be given out, with why. Reads nothing.

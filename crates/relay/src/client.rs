@@ -13,63 +13,88 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::assignment::{Assignments, Back, Start, Verdict, WaitingClient};
+use crate::assignment::{Assignments, SessionGuard, Start, Stop, Verdict, WaitingClient};
 use crate::offer::Held;
 
-/// Serves a client that has just been accepted.
+/// A client in the book, and where it hears what becomes of it.
+struct Client {
+    stream: TcpStream,
+    addr: SocketAddr,
+    service: ServiceName,
+    held: Held,
+    was_offered: bool,
+    verdict: oneshot::Receiver<Verdict>,
+    stop: oneshot::Receiver<Stop>,
+    guard: SessionGuard,
+}
+
+/// Serves a client that has just been accepted, until a channel has it.
 pub(crate) async fn serve(
-    mut client: TcpStream,
-    client_addr: SocketAddr,
+    stream: TcpStream,
+    addr: SocketAddr,
     service: ServiceName,
     assignments: Arc<Assignments>,
     farewells: Arc<Farewells>,
 ) {
-    options::prepare_accepted(&client, client_addr.ip());
-    let (handle, mut verdict) = handle(&service);
-    let (stop_handle, mut stop) = oneshot::channel();
-    let mut guard = assignments.client_arrived(handle, stop_handle);
-    let mut held = Held::default();
-    let mut was_offered = false;
-    // Once for each host that it is offered to.
-    loop {
-        let (decided, client_was_reset) = tokio::select! {
-            biased;
-            decided = &mut verdict => (decided, false),
-            how = left(&client, &held) => {
-                // Either it stands in the queue and is refused as gone, or it was assigned meanwhile.
-                guard.gone();
-                (verdict.await, how == Left::Reset)
+    options::prepare_accepted(&stream, addr.ip());
+    let (handle, verdict) = handle(&service);
+    let (stop_handle, stop) = oneshot::channel();
+    let guard = assignments.client_arrived(handle, stop_handle);
+    let (held, was_offered) = (Held::default(), false);
+    let client = Client { stream, addr, service, held, was_offered, verdict, stop, guard };
+    client.wait(&farewells).await;
+}
+
+/// Serves a client, until another channel has it, that a host has not accepted, for `reason`.
+pub(crate) async fn serve_again(start: Start, reason: Reason, farewells: Arc<Farewells>) {
+    Client::come_back(start, reason).wait(&farewells).await;
+}
+
+impl Client {
+    /// A client that a host has not accepted, for `reason`, in the book again.
+    fn come_back(start: Start, reason: Reason) -> Client {
+        let Start { assignment, client: stream, client_addr: addr, held, guard, .. } = start;
+        let service = assignment.service;
+        let (handle, verdict) = handle(&service);
+        let (stop_handle, stop) = oneshot::channel();
+        guard.assignments().offer_failed(guard.session, reason, handle, stop_handle);
+        Client { stream, addr, service, held, was_offered: true, verdict, stop, guard }
+    }
+
+    /// Waits until a channel's task has it, or it is refused.
+    async fn wait(mut self, farewells: &Farewells) {
+        loop {
+            let (decided, client_was_reset) = tokio::select! {
+                biased;
+                decided = &mut self.verdict => (decided, false),
+                how = left(&self.stream, &self.held) => {
+                    // Either it stands in the queue and is refused as gone, or it was assigned meanwhile.
+                    self.guard.gone();
+                    ((&mut self.verdict).await, how == Left::Reset)
+                }
+            };
+            let Client { stream: client, addr: client_addr, service, held, stop, guard, .. } = self;
+            let (assignment, channel) = match decided {
+                Ok(Verdict::Assigned(assignment, channel)) => (assignment, channel),
+                Ok(Verdict::Refused(reason)) => {
+                    info!(session.id = %guard.session, %service, client.addr = %client_addr, %reason, "client refused");
+                    drop(guard);
+                    return Box::pin(refuse(client, reason, self.was_offered, farewells)).await;
+                }
+                Err(_book_gone) => return,
+            };
+            let start =
+                Start { assignment, client, client_addr, client_was_reset, held, stop, guard };
+            match channel.send(Box::new(start)) {
+                Ok(()) => return,
+                // The channel has ended meanwhile. A host of version 2 has not seen a byte.
+                Err(start) if start.assignment.is_offer => {
+                    self = Client::come_back(*start, Reason::HostAborted);
+                }
+                // Of version 1, it was told.
+                Err(_) => return,
             }
-        };
-        let (assignment, channel) = match decided {
-            Ok(Verdict::Assigned(assignment, channel)) => (assignment, channel),
-            Ok(Verdict::Refused(reason)) => {
-                info!(session.id = %guard.session, %service, client.addr = %client_addr, %reason, "client refused");
-                drop(guard);
-                return Box::pin(refuse(client, reason, was_offered, &farewells)).await;
-            }
-            Err(_book_gone) => return,
-        };
-        let (back, returned) = oneshot::channel();
-        let start =
-            Start { assignment, client, client_addr, client_was_reset, held, stop, guard, back };
-        let returned = match channel.send(Box::new(start)) {
-            Ok(()) => returned.await.ok(),
-            // The channel has ended meanwhile. A host of version 2 has not seen a byte; of version 1, it was told.
-            Err(start) if start.assignment.is_offer => Some(start.into_back(Reason::HostAborted)),
-            Err(_) => None,
-        };
-        // Whoever has accepted it has it now.
-        let Some(Back { client: returned, held: of_client, guard: of_session, reason }) = returned
-        else {
-            return;
-        };
-        (client, held, guard) = (returned, of_client, of_session);
-        was_offered = true;
-        let (handle, next_verdict) = self::handle(&service);
-        let (stop_handle, next_stop) = oneshot::channel();
-        (verdict, stop) = (next_verdict, next_stop);
-        assignments.offer_failed(guard.session, reason, handle, stop_handle);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use relayserver_core::limits;
 use relayserver_splice::{Counts, Leg, Side, Splice};
 use relayserver_transport::net::TcpStream;
-use relayserver_transport::{Stream, acknowledged, close_politely};
+use relayserver_transport::{Stream, acknowledged, close_politely, is_acknowledged};
 use tokio::time::timeout;
 
 use crate::rate::{Meter, Metered, ServiceRates};
@@ -58,6 +58,17 @@ impl Legs {
     /// The host's connection, where the session has ended in order and it can carry another. The client's is still to be closed.
     pub(crate) fn take_host_for_another(&mut self) -> Option<Stream> {
         self.host.metered().stream.can_carry_another().then(|| self.host.settle())
+    }
+
+    /// Whether the client has taken all that was sent to it, the end included.
+    pub(crate) fn is_client_done(&self) -> bool {
+        let client = self.client.0.as_ref();
+        client.is_none_or(|client| client.stream.tcp().is_none_or(is_acknowledged))
+    }
+
+    /// Closes the client's connection, which is [done](Legs::is_client_done).
+    pub(crate) fn settle_client(&mut self) {
+        drop(self.client.settle());
     }
 
     /// Has both wait for readiness in the runtime that is entered.

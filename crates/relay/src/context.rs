@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Places;
 use crate::assignment::Assignments;
+use crate::client::Farewells;
 use crate::config::Access;
 use crate::grants::{GrantSource, KnownTokens};
 use crate::rate::ServiceRates;
@@ -44,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) tasks: TaskTracker,
     /// For refused hosts that are closed politely; beyond so many they are just dropped.
     pub(crate) farewells: Semaphore,
+    /// And for refused clients.
+    pub(crate) client_farewells: Arc<Farewells>,
     /// Drain has begun: whoever has not said hello is dropped.
     pub(crate) leaving: CancellationToken,
     /// Everything ends.

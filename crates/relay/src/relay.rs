@@ -143,7 +143,7 @@ impl Relay {
             accepting.spawn(shared.accept_commands(command.listener, Arc::clone(&context)));
         }
         for (service, clients) in clients {
-            accepting.spawn(shared.accept_clients(clients.listener, service));
+            accepting.spawn(shared.accept_clients(clients.listener, service, &context));
         }
         tokio::select! {
             () = async { while accepting.join_next().await.is_some() {} } => {}
@@ -211,6 +211,7 @@ fn context(
         half_closed_timeout: config.half_closed_timeout,
         tasks: shared.tasks.clone(),
         farewells: Semaphore::new(client::Farewells::MAX),
+        client_farewells: Arc::new(client::Farewells::new(shared.over.clone())),
         leaving: shared.leaving.clone(),
         over: shared.over.clone(),
         clients_port_of_v1: clients.get(&service_of_v1).map_or(0, |it| it.address.port()),
@@ -278,9 +279,10 @@ impl Shared {
         &self,
         listener: TcpListener,
         service: ServiceName,
+        context: &Context,
     ) -> impl Future<Output = ()> + use<> {
         let assignments = Arc::clone(&self.assignments);
-        let farewells = Arc::new(client::Farewells::new(self.over.clone()));
+        let farewells = Arc::clone(&context.client_farewells);
         self.accept(listener, "clients", move |stream, peer| {
             let (assignments, farewells) = (Arc::clone(&assignments), Arc::clone(&farewells));
             client::serve(stream, peer, service.clone(), assignments, farewells)

@@ -11,12 +11,12 @@ use relayserver_core::{Assignment, End, Reason, SessionId};
 use relayserver_splice::{
     self as splice, Counts, Failure, Path, Remainder, Side, Splice, Undelivered, Until, lanes,
 };
-use relayserver_transport::{Stream, abort, options};
+use relayserver_transport::{Stream, abort};
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, info};
 
 use crate::assignment::{SessionGuard, Start, Stop};
-use crate::channel;
+use crate::channel::{Opened, Waiting};
 use crate::closing::{Ending, Legs};
 use crate::context::Context;
 use crate::offer::Held;
@@ -44,52 +44,59 @@ struct Over {
     host_finished: bool,
 }
 
-/// Begins the session that `start` describes over `host`, to its end. `sent` of the held bytes have gone there already. When the
-/// relay is over, nothing is waited for.
+/// Begins the session that has opened, to its end; and those that open on the same channel after it, one after the other. When the relay is
+/// over, nothing is waited for.
 pub(crate) fn begin(
-    host: Stream,
-    start: Box<Start>,
-    sent: usize,
+    opened: Opened,
     context: Arc<Context>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    if let Some(socket) = host.tcp() {
-        options::prepare_session(socket);
-    }
-    report_open(&start);
-    // It comes back no more: dropping `back` says so to the client's task, which has nothing left to wait for.
-    let Start { assignment, client, client_addr, client_was_reset, held, stop, guard, back: _ } =
-        *start;
-    let counts = Arc::new(Counts::default());
-    counts.to_host.fetch_add(sent as u64, Ordering::Relaxed);
-    let is_held_back = context.rates.contains_key(&assignment.service);
-    let traffic = &guard.assignments().traffic;
-    let _counted = traffic.count(assignment.host, assignment.session, &counts, is_held_back);
-    let client_has_ended = held.ended;
-    let splice = Splice::from_remainder(rest_of(held, sent), Path::Auto);
-    let legs = Legs::new(client, host, context.rates.get(&assignment.service));
-    let session = Box::new(Session {
-        assignment,
-        client_addr,
-        client_was_reset,
-        client_has_ended,
-        stop,
-        guard,
-        counts,
-        _counted,
-        splice,
-        legs,
-        context,
-    });
-    session.run()
+    Session::new(opened, context).run()
 }
 
 impl Session {
+    fn new(opened: Opened, context: Arc<Context>) -> Box<Session> {
+        let Opened { stream: host, start, sent } = opened;
+        report_open(&start);
+        let Start { assignment, client, client_addr, client_was_reset, held, stop, guard } = *start;
+        let counts = Arc::new(Counts::default());
+        counts.to_host.fetch_add(sent as u64, Ordering::Relaxed);
+        let is_held_back = context.rates.contains_key(&assignment.service);
+        let traffic = &guard.assignments().traffic;
+        let _counted = traffic.count(assignment.host, assignment.session, &counts, is_held_back);
+        let client_has_ended = held.ended;
+        let splice = Splice::from_remainder(rest_of(held, sent), Path::Auto);
+        let legs = Legs::new(client, host, context.rates.get(&assignment.service));
+        Box::new(Session {
+            assignment,
+            client_addr,
+            client_was_reset,
+            client_has_ended,
+            stop,
+            guard,
+            counts,
+            _counted,
+            splice,
+            legs,
+            context,
+        })
+    }
+
     /// Boxed, since a future has what it was called with twice.
     async fn run(mut self: Box<Self>) {
-        let until = if lanes::are_open() { Until::Busy } else { Until::End };
-        match self.serve(until).await {
-            Some(over) => Box::pin(self.end(over)).await,
-            None => Box::pin(self.change_lane()).await,
+        loop {
+            let until = if lanes::are_open() { Until::Busy } else { Until::End };
+            let Some(over) = self.serve(until).await else {
+                return Box::pin(self.change_lane()).await;
+            };
+            let context = Arc::clone(&self.context);
+            let Some(host) = self.take_host_for_another(&over) else {
+                return Box::pin(self.end(over)).await;
+            };
+            let waiting = Waiting::again(host, &self.assignment, &context).await;
+            self.end_without_host(over);
+            let Some(waiting) = waiting else { return };
+            let Some(opened) = waiting.next(&context).await else { return };
+            self = Session::new(opened, context);
         }
     }
 
@@ -101,6 +108,7 @@ impl Session {
         });
         let tasks = self.context.tasks.clone();
         let rest = async move {
+            // Over plain connections, of which none carries another.
             if let Some(over) = self.serve(Until::End).await {
                 Box::pin(self.end(over)).await;
             }
@@ -118,21 +126,27 @@ impl Session {
         if std::mem::take(&mut self.client_has_ended) {
             progress.finished(Side::Client);
         }
-        let reason = {
+        let reason = loop {
             let mut on_eof = |side| progress.finished(side);
+            // A host's connection that is for many may turn into a plain one meanwhile, over which bytes go faster.
+            let until = if legs.may_go_bare() { Until::Woken } else { until };
+            let (client, host) = legs.both();
             tokio::select! {
                 biased;
-                () = ready(()), if self.client_was_reset => Reason::ClientAborted,
-                ran = carry(splice, legs, until, counts, &mut on_eof) => match ran {
+                () = ready(()), if self.client_was_reset => break Reason::ClientAborted,
+                ran = splice.run_until(until, client, host, counts, &mut on_eof) => match ran {
+                    Ok(Until::Woken) => {}
                     Ok(Until::Busy) => return None,
-                    Ok(Until::End | Until::Woken) => Reason::Finished,
-                    Err(failure) => reason_of(assignment, failure),
+                    Ok(Until::End) => break Reason::Finished,
+                    Err(failure) => break reason_of(assignment, failure),
                 },
-                stopped = stop => match stopped {
-                    Ok(Stop::End(reason) | Stop::Withdraw(reason)) => reason,
-                    Err(_book_gone) => Reason::Drained,
+                stopped = &mut *stop => match stopped {
+                    Ok(Stop::End(reason) | Stop::Withdraw(reason)) => break reason,
+                    Err(_book_gone) => break Reason::Drained,
                 },
-                () = progress.silence(counts, context.half_closed_timeout) => Reason::HalfClosedTimeout,
+                () = progress.silence(counts, context.half_closed_timeout) => {
+                    break Reason::HalfClosedTimeout;
+                }
             }
         };
         if reason == Reason::ClientAborted {
@@ -142,49 +156,52 @@ impl Session {
         Some(Over { reason, host_finished })
     }
 
+    /// The host's connection, where the session has ended in order and it can carry another.
+    fn take_host_for_another(&mut self, over: &Over) -> Option<Stream> {
+        if over.reason == Reason::Finished { self.legs.take_host_for_another() } else { None }
+    }
+
+    /// Ends a session whose host's connection goes on without it: its client may take its time to read the last bytes.
+    fn end_without_host(self: Box<Self>, over: Over) {
+        let tasks = self.context.tasks.clone();
+        if self.legs.is_client_done() {
+            let Session { assignment, client_addr, guard, counts, mut legs, .. } = *self;
+            legs.settle_client();
+            end(&assignment, client_addr, over.reason, &counts, guard);
+        } else {
+            tasks.spawn(self.end(over));
+        }
+    }
+
     /// Most of what closing takes is for ends that are rare: what awaits this is to box it.
     async fn end(self: Box<Self>, over: Over) {
         let Over { reason, host_finished } = over;
-        let Session { assignment, client_addr, guard, counts, splice, mut legs, context, .. } =
-            *self;
+        let Session { assignment, client_addr, guard, counts, splice, legs, context, .. } = *self;
         let ending = match reason {
             Reason::Finished => Ending::Finished,
             Reason::HostLost if host_finished => Ending::LastWord(context.half_closed_timeout),
             _ => Ending::Abort,
         };
-        // The client may take its time; the host's channel does not wait for that.
-        if reason == Reason::Finished
-            && let Some(host) = legs.take_host_for_another()
-        {
-            channel::come_back(host, &assignment, &context);
-        }
         context.over.run_until_cancelled(legs.close(ending, splice, &counts)).await;
-        let end = End {
-            reason,
-            bytes_to_host: counts.to_host.load(Ordering::Relaxed),
-            bytes_to_client: counts.to_client.load(Ordering::Relaxed),
-        };
-        report(&assignment, client_addr, end);
-        guard.ended(end);
+        end(&assignment, client_addr, reason, &counts, guard);
     }
 }
 
-/// Moves the session's bytes over the best legs that there are: a host's that is for many sessions may turn into a plain one meanwhile.
-async fn carry(
-    splice: &mut Splice,
-    legs: &mut Legs,
-    until: Until,
+/// Says how a session has ended, in the log and to the book.
+fn end(
+    assignment: &Assignment,
+    client_addr: SocketAddr,
+    reason: Reason,
     counts: &Counts,
-    on_eof: &mut (dyn FnMut(Side) + Send),
-) -> Result<Until, Failure> {
-    loop {
-        let until = if legs.may_go_bare() { Until::Woken } else { until };
-        let (client, host) = legs.both();
-        match splice.run_until(until, client, host, counts, on_eof).await? {
-            Until::Woken => {}
-            over => return Ok(over),
-        }
-    }
+    guard: SessionGuard,
+) {
+    let end = End {
+        reason,
+        bytes_to_host: counts.to_host.load(Ordering::Relaxed),
+        bytes_to_client: counts.to_client.load(Ordering::Relaxed),
+    };
+    report(assignment, client_addr, end);
+    guard.ended(end);
 }
 
 /// Which sides have sent their last byte.
@@ -192,13 +209,19 @@ struct Progress<'a> {
     guard: &'a SessionGuard,
     session: SessionId,
     host_finished: AtomicBool,
+    is_half_closed: AtomicBool,
     half_closed: Notify,
 }
 
 impl Progress<'_> {
     fn new<'a>(guard: &'a SessionGuard, assignment: &Assignment) -> Progress<'a> {
-        let (host_finished, half_closed) = (AtomicBool::new(false), Notify::new());
-        Progress { guard, session: assignment.session, host_finished, half_closed }
+        Progress {
+            guard,
+            session: assignment.session,
+            host_finished: AtomicBool::new(false),
+            is_half_closed: AtomicBool::new(false),
+            half_closed: Notify::new(),
+        }
     }
 
     /// Tells the book.
@@ -210,12 +233,15 @@ impl Progress<'_> {
                 self.guard.assignments().host_finished(self.session);
             }
         }
+        self.is_half_closed.store(true, Ordering::Relaxed);
         self.half_closed.notify_one();
     }
 
     /// Resolves when the session is half-closed and nothing has moved for `bound`. Holds no timer before that.
     async fn silence(&self, counts: &Counts, bound: Duration) {
-        self.half_closed.notified().await;
+        if !self.is_half_closed.load(Ordering::Relaxed) {
+            self.half_closed.notified().await;
+        }
         // Few sessions come to that.
         Box::pin(counts.unchanged_for(bound)).await;
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use relayserver_core::keeper::{PoolIndex, Slot};
 use relayserver_core::limits;
-use relayserver_transport::options::{prepare_session, prepare_waiting_again};
+use relayserver_transport::options::prepare_session;
 use relayserver_transport::{Heard, Stream};
 use relayserver_wire::hello::{Answer, AnswerV2, MANY_SESSIONS};
 use relayserver_wire::start::Start;
@@ -55,7 +55,8 @@ impl Task {
                     true => stream.for_many(self.shared.wants_back.get(pool).cloned()),
                     false => stream,
                 };
-                self.idle_of_version_2(stream, Origin { pool, channel_id, since, keys }).await;
+                let origin = Origin { pool, channel_id, since, keys, is_first: true };
+                self.idle_of_version_2(stream, origin).await;
             }
             Ok((stream, answer)) => self.adopt(stream, answer).await,
             Err(trouble) => self.report(Report::ChannelFailed(self.slot, trouble)).await,
@@ -72,17 +73,15 @@ impl Task {
         let (slot, clients) = (self.slot, Some(clients));
         self.report(Report::ChannelAnswered { slot, channel_id, clients }).await;
         if self.idle(&mut stream).await {
-            self.hand_on(Opening::Announced { channel_id }, stream);
+            prepare(&stream);
+            self.hand_on(Opening::Announced { channel_id }, stream).await;
         }
     }
 
     /// The same for one that has carried a session to its end, and that the keeper holds as idle.
     pub(crate) async fn wait_again(self, mut stream: Stream, origin: Origin) {
         stream.begin_anew();
-        if let Some(socket) = stream.tcp() {
-            prepare_waiting_again(socket, limits::USER_TIMEOUT);
-        }
-        self.idle_of_version_2(stream, origin).await;
+        self.idle_of_version_2(stream, Origin { is_first: false, ..origin }).await;
     }
 
     async fn idle_of_version_2(mut self, mut stream: Stream, origin: Origin) {
@@ -106,7 +105,10 @@ impl Task {
                 self.report(Report::ChannelOpened(slot)).await;
                 stream.begin_incoming();
                 let home = Home { origin, reports: self.reports.clone() };
-                self.hand_on(Opening::Offered { start, home }, stream);
+                if home.origin.is_first {
+                    prepare(&stream);
+                }
+                self.hand_on(Opening::Offered { start, home }, stream).await;
             }
             Err(why) => {
                 debug!(
@@ -119,10 +121,13 @@ impl Task {
         }
     }
 
-    fn hand_on(self, opening: Opening, stream: Stream) {
+    /// Has the session served here, or gives it to whoever accepts.
+    async fn hand_on(self, opening: Opening, stream: Stream) {
         let session = Session::open(opening, stream, &self.shared);
-        if let Some(socket) = session.socket() {
-            prepare_session(socket);
+        if let Some(serve) = self.shared.serving() {
+            let serving = serve(session);
+            drop(self);
+            return serving.await;
         }
         self.shared.unaccepted.fetch_add(1, Ordering::AcqRel);
         // The queue has room for as many as the keeper lets come; without a listener, nobody is there to serve the client.
@@ -163,6 +168,13 @@ impl Task {
                 false
             }
         }
+    }
+}
+
+/// What waited carries a session now, whose client may take its time.
+fn prepare(stream: &Stream) {
+    if let Some(socket) = stream.tcp() {
+        prepare_session(socket);
     }
 }
 

@@ -93,13 +93,17 @@ impl Driver {
         self.pause(&pools.borrow_and_update());
         let mut network = std::pin::pin!(network::watch(&shared.network));
         self.keeper.handle_timeout(self.now());
+        let mut reports = Vec::new();
         loop {
             self.perform();
             self.publish();
             let wake = self.keeper.poll_timeout().map(|due| self.started + due.since_start());
             tokio::select! {
                 () = shared.leaving.cancelled() => break,
-                Some(report) = self.reports.recv() => self.take(report),
+                // What has come together is answered together.
+                1.. = self.reports.recv_many(&mut reports, REPORTS_MAX) => {
+                    reports.drain(..).for_each(|report| self.take(report));
+                }
                 () = shared.accepted.notified() => {}
                 () = wait_until(wake) => self.keeper.handle_timeout(self.now()),
                 Ok(()) = pools.changed() => {
@@ -288,7 +292,7 @@ impl Driver {
             }
             Announcement::SessionEnded { session_id, reason, bytes_to_host, bytes_to_client } => {
                 let id = SessionId::of_session(session_id);
-                info!(session.id = %id, end.reason = reason, bytes.to_host = bytes_to_host, bytes.to_client = bytes_to_client, "session ended");
+                debug!(session.id = %id, end.reason = reason, bytes.to_host = bytes_to_host, bytes.to_client = bytes_to_client, "session ended");
                 self.shared.session_ended(id, reason, bytes_to_host, bytes_to_client);
             }
             Announcement::Leaving { reason, retry_after_ms } => {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{Mutex, mpsc};
 use tracing::debug;
 
-use crate::shared::Shared;
+use crate::shared::{Serve, Shared};
 use crate::{Builder, Error, Events, Handler, Join, Session, Status, StatusWatch};
 
 /// Accepts clients that come through a relay, as a TCP listener accepts those that come to a port.
@@ -67,21 +67,25 @@ impl Listener {
     /// The relay will not have this host any more, as where its token was revoked. A closed listener is the regular end.
     pub async fn serve(&self, handler: impl Handler) -> Result<(), Error> {
         let handler = Arc::new(handler);
-        loop {
-            let session = match self.accept().await {
-                Ok(session) => session,
-                Err(Error::Closed) => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            let handler = Arc::clone(&handler);
-            let aborted = self.shared.aborted.clone();
-            tokio::spawn(async move {
+        let aborted = self.shared.aborted.clone();
+        let serve: Serve = Arc::new(move |session| {
+            let (handler, aborted) = (Arc::clone(&handler), aborted.clone());
+            Box::pin(async move {
                 let id = session.id();
                 let handled = aborted.run_until_cancelled(handler.handle(session)).await;
                 if let Some(Err(error)) = handled {
                     debug!(session.id = id.session(), channel.id = id.channel(), %error, "handler failed");
                 }
-            });
+            })
+        });
+        let _serving = self.shared.serve_with(&serve);
+        // Those that had come before.
+        loop {
+            match self.accept().await {
+                Ok(session) => drop(tokio::spawn(serve(session))),
+                Err(Error::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 

@@ -55,6 +55,9 @@ pub(crate) struct Origin {
     pub(crate) since: Since,
     /// How many keys the relay had given when it was dialled.
     pub(crate) keys: u64,
+    /// Whether it has carried none before, and has a user timeout that none with a session may have. One that waits again is found to be
+    /// dead by its keepalive.
+    pub(crate) is_first: bool,
 }
 
 /// What the task of a command channel tells.

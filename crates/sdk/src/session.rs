@@ -13,7 +13,7 @@ use relayserver_splice::Leg;
 use relayserver_transport::{Stream, acknowledged, close_politely};
 use relayserver_wire::WORD_LEN_MAX;
 use relayserver_wire::start::{Start, Verdict};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Empty, ReadBuf, empty};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 use tracing::field::display;
@@ -36,8 +36,10 @@ use crate::shared::Shared;
 /// client's bytes were not all read, in which case the client sees a reset. A session that is dropped by a panic is reset.
 #[derive(Debug)]
 pub struct Session {
-    /// Taken when the session is divided or ended by value.
+    /// Taken when the session is divided or ended by value, and when its channel was given back: then it has ended in both directions.
     stream: Option<Stream>,
+    /// What it is without.
+    nothing: Empty,
     /// Until it is accepted.
     offer: Option<Offer>,
     /// Where its channel comes from, and goes when it can carry another session.
@@ -120,7 +122,8 @@ impl Session {
         );
         let (shared, reason) = (Arc::clone(shared), Mutex::new(DropReason::Closed));
         let life = Life { id, service, client_addr, shared, reason };
-        Session { stream: Some(stream), offer, home, is_word_held: false, life: Arc::new(life) }
+        let (stream, life) = (Some(stream), Arc::new(life));
+        Session { stream, nothing: empty(), offer, home, is_word_held: false, life }
     }
 
     /// The session's name.
@@ -227,7 +230,7 @@ impl Session {
                 && why.bytes().all(|it| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'_'))
         };
         let reason = why.filter(|why| is_word(why));
-        let mut stream = self.take_stream();
+        let Some(mut stream) = self.stream.take() else { return };
         // Nothing was written since the hello: there is room for it. And an end without it says the same.
         let mut cx = Context::from_waker(Waker::noop());
         let frame = Verdict::Rejected { reason }.encode();
@@ -254,43 +257,46 @@ impl Session {
         // Nothing was written since the hello: there is room for the word that it is accepted, or it has failed.
         let mut cx = Context::from_waker(Waker::noop());
         let is_accepted = matches!(self.poll_accept(&mut cx), Poll::Ready(Ok(())));
+        let stream = self.stream.take();
         if !is_accepted {
-            self.stream_mut().reset_on_close();
+            stream.iter().for_each(Stream::reset_on_close);
             self.offer = None;
         }
-        let (reader, writer) = self.take_stream().into_split();
+        let (reader, writer) = stream.map(Stream::into_split).unzip();
         let life = Arc::clone(&self.life);
         (
             ReadHalf { inner: reader, is_accepted, life: Arc::clone(&life) },
-            WriteHalf { inner: Some(writer), is_accepted, life },
+            WriteHalf { inner: writer, is_accepted, life },
         )
     }
 
     /// The connection underneath, for handlers that splice.
     pub(crate) fn leg(&mut self) -> Leg<'_> {
-        leg(self.stream_mut())
+        match &mut self.stream {
+            Some(stream) => leg(stream),
+            None => Leg::Other(&mut self.nothing),
+        }
     }
 
     /// Whether the connection underneath may turn into a plain one while it is spliced, over which bytes go faster.
     pub(crate) fn may_go_bare(&mut self) -> bool {
-        let stream = self.stream_mut();
-        !stream.is_encrypted() && matches!(stream.barest(), Stream::Parts(_))
+        let stream = self.stream.as_mut().filter(|stream| !stream.is_encrypted());
+        stream.is_some_and(|stream| matches!(stream.barest(), Stream::Parts(_)))
     }
 
     /// Has the connection wait for readiness in the runtime that is entered.
     pub(crate) fn move_here(&mut self) -> io::Result<()> {
-        self.stream_mut().move_here()
+        self.stream.as_mut().map_or(Ok(()), Stream::move_here)
     }
 
     /// Resolves when the client has taken all that was sent, the end included, as far as the relay's socket tells.
     pub(crate) async fn acknowledged(&mut self) {
-        let stream = self.stream_mut();
-        if stream.can_carry_another() {
+        let Some(stream) = self.stream.as_mut().filter(|stream| !stream.can_carry_another()) else {
             return;
-        }
+        };
         stream.finish();
-        let waiting = acknowledged(self.socket());
-        if self.stream.as_ref().is_some_and(Stream::is_encrypted) {
+        let waiting = acknowledged(stream.tcp());
+        if stream.is_encrypted() {
             // Over TLS a peer can end without ending the connection.
             let _waited = timeout(limits::HALF_CLOSED_TIMEOUT, waiting).await;
         } else {
@@ -298,24 +304,21 @@ impl Session {
         }
     }
 
-    /// The socket underneath.
-    pub(crate) fn socket(&self) -> Option<&relayserver_transport::net::TcpStream> {
-        self.stream.as_ref().and_then(Stream::tcp)
-    }
-
-    fn stream_mut(&mut self) -> &mut Stream {
-        self.stream.as_mut().unwrap_or_else(|| unreachable!("taken only by value"))
-    }
-
-    fn take_stream(&mut self) -> Stream {
-        self.stream.take().unwrap_or_else(|| unreachable!("taken only by value"))
+    /// Gives the channel back as soon as both directions have ended: another client may be on its way to it, and whoever has the session
+    /// may go on for long without a look at it.
+    fn give_back_if_over(&mut self) {
+        if let Some(stream) = self.stream.take_if(|stream| stream.can_carry_another()) {
+            self.give_back(stream);
+        }
     }
 
     fn end(mut self, reason: DropReason) {
         // A reset would take it along, and a session that nobody has accepted goes to another host.
         self.push();
         self.life.set_reason(reason);
-        self.take_stream().abort();
+        if let Some(stream) = self.stream.take() {
+            stream.abort();
+        }
     }
 }
 
@@ -339,35 +342,64 @@ impl Drop for Session {
 impl Session {
     /// Ends it in order, and gives its channel back where that can carry another session.
     fn close(&mut self) {
-        let mut stream = self.take_stream();
-        // Of one that is for many the socket knows neither the end nor all that nobody has read.
-        let has_ended = match &stream {
-            Stream::Parts(_) => {
-                if has_unread(&mut stream) && !stream.is_encrypted() {
-                    // As with any connection.
-                    return stream.abort();
-                }
-                let mut cx = Context::from_waker(Waker::noop());
-                Pin::new(&mut stream).poll_shutdown(&mut cx).is_ready()
-            }
-            _ => true,
-        };
-        if stream.can_carry_another() {
-            if let Some(home) = self.home.take() {
-                home.take(stream, &self.life);
-            }
+        let Some(mut stream) = self.stream.take() else { return };
+        if let Stream::Parts(_) = &stream {
+            self.close_of_many(stream);
         } else if stream.is_encrypted() {
             // What TLS has not handed to the socket yet would be lost with it, and the end too.
-            self.life.outlive(async move {
-                let (silence, bound) = (limits::LINGER_TIMEOUT, limits::DELIVERY_TIMEOUT);
-                close_politely(&mut stream, silence, bound).await;
-            });
-        } else if !has_ended {
-            self.life.outlive(async move {
-                let _ended = timeout(limits::DELIVERY_TIMEOUT, stream.shutdown()).await;
-            });
+            self.life.outlive(async move { close_politely_in_time(&mut stream).await });
         }
     }
+
+    /// The same over a connection that is for many: its socket knows neither the session's end nor all that nobody has read.
+    fn close_of_many(&mut self, mut stream: Stream) {
+        match unread(&mut stream) {
+            Ok(0) => {}
+            Ok(_) if stream.is_encrypted() => {}
+            // As with any connection.
+            Ok(_) | Err(_) => return stream.abort(),
+        }
+        if !stream.has_read_end() {
+            // Nobody would wait for it: so the relay is not to wait for the connection either.
+            stream.carry_no_other();
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let has_ended = Pin::new(&mut stream).poll_shutdown(&mut cx).is_ready();
+        if stream.can_carry_another() {
+            self.give_back(stream);
+        } else if !has_ended || stream.has_sent_end() || stream.is_encrypted() {
+            let (home, life) = (self.home.take(), Arc::clone(&self.life));
+            self.life.outlive(close_later(stream, home, life));
+        }
+    }
+
+    fn give_back(&mut self, stream: Stream) {
+        if let Some(home) = self.home.take() {
+            home.take(stream, &self.life);
+        }
+    }
+}
+
+/// Ends a session over a connection that is for many, once there is room for the end. Where that was said before the client's has come,
+/// the relay may take the connection for one that stays: so the client's end is waited for, for a while.
+async fn close_later(mut stream: Stream, home: Option<Home>, life: Arc<Life>) {
+    if !stream.has_sent_end() {
+        return match stream.is_encrypted() {
+            true => close_politely_in_time(&mut stream).await,
+            false => drop(timeout(limits::DELIVERY_TIMEOUT, stream.shutdown()).await),
+        };
+    }
+    let _sent = timeout(limits::DELIVERY_TIMEOUT, stream.shutdown()).await;
+    let mut byte = [0];
+    let heard = timeout(limits::LINGER_TIMEOUT, stream.read(&mut byte)).await;
+    match (heard, home) {
+        (Ok(Ok(0)), Some(home)) if stream.can_carry_another() => home.take(stream, &life),
+        _ => stream.abort(),
+    }
+}
+
+async fn close_politely_in_time(stream: &mut Stream) {
+    close_politely(stream, limits::LINGER_TIMEOUT, limits::DELIVERY_TIMEOUT).await;
 }
 
 impl WriteHalf {
@@ -377,7 +409,7 @@ impl WriteHalf {
         if !self.is_accepted {
             return Err(out_of_contact());
         }
-        Ok(self.inner.as_mut().unwrap_or_else(|| unreachable!("taken only when dropped")))
+        self.inner.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -401,8 +433,10 @@ impl Drop for WriteHalf {
 
 impl Drop for ReadHalf {
     fn drop(&mut self) {
-        if self.life.must_reset() || !self.is_accepted {
-            self.inner.reset_on_close();
+        if (self.life.must_reset() || !self.is_accepted)
+            && let Some(inner) = &self.inner
+        {
+            inner.reset_on_close();
         }
     }
 }
@@ -456,7 +490,8 @@ impl fmt::Debug for Life {
 /// Reads a session. Made by [`Session::into_split`].
 #[derive(Debug)]
 pub struct ReadHalf {
-    inner: relayserver_transport::ReadHalf,
+    /// There is none of a session that had ended in both directions.
+    inner: Option<relayserver_transport::ReadHalf>,
     is_accepted: bool,
     life: Arc<Life>,
 }
@@ -464,7 +499,7 @@ pub struct ReadHalf {
 /// Writes a session; dropping it is half-close. Made by [`Session::into_split`].
 #[derive(Debug)]
 pub struct WriteHalf {
-    /// Taken when it is dropped.
+    /// Taken when it is dropped. There is none of a session that had ended in both directions.
     inner: Option<relayserver_transport::WriteHalf>,
     is_accepted: bool,
     life: Arc<Life>,
@@ -477,10 +512,12 @@ impl AsyncRead for Session {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_accept_held(cx))?;
-        let read = Pin::new(self.stream_mut()).poll_read(cx, buf);
-        if read.is_pending() {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        let read = Pin::new(stream).poll_read(cx, buf);
+        match read {
             // Its handler waits for the client, and writes nothing meanwhile.
-            self.push();
+            Poll::Pending => self.push(),
+            Poll::Ready(_) => self.give_back_if_over(),
         }
         read
     }
@@ -495,69 +532,101 @@ impl AsyncRead for ReadHalf {
         if !self.is_accepted {
             return Poll::Ready(Err(out_of_contact()));
         }
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-macro_rules! write_through {
-    ($type:ty, |$session:ident, $cx:ident| $inner:expr, to flush $flushed:expr) => {
-        impl AsyncWrite for $type {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                $cx: &mut Context<'_>,
-                buf: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                let $session = self.get_mut();
-                Pin::new($inner).poll_write($cx, buf)
-            }
-
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                $cx: &mut Context<'_>,
-                bufs: &[IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                let $session = self.get_mut();
-                Pin::new($inner).poll_write_vectored($cx, bufs)
-            }
-
-            fn is_write_vectored(&self) -> bool {
-                true
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, $cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                let $session = self.get_mut();
-                Pin::new($flushed).poll_flush($cx)
-            }
-
-            fn poll_shutdown(self: Pin<&mut Self>, $cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                let $session = self.get_mut();
-                Pin::new($inner).poll_shutdown($cx)
-            }
+        match &mut self.inner {
+            Some(inner) => Pin::new(inner).poll_read(cx, buf),
+            None => Poll::Ready(Ok(())),
         }
-    };
+    }
 }
 
-write_through!(
-    Session,
-    |session, cx| {
-        ready!(session.poll_accept_held(cx))?;
-        // It leaves with what is written now, or with the end.
-        session.is_word_held = false;
-        session.stream_mut()
-    },
-    to flush {
-        ready!(session.poll_accept(cx))?;
-        session.stream_mut()
+impl Session {
+    /// What is written to, once it is accepted. The word that says so leaves with what is written, or with the end.
+    fn poll_writer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut Stream>> {
+        ready!(self.poll_accept_held(cx))?;
+        self.is_word_held = false;
+        Poll::Ready(self.stream.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into()))
     }
-);
-write_through!(WriteHalf, |half, cx| half.inner()?, to flush half.inner()?);
+}
 
-/// Whether something has come that nobody has read. Where the end has come, it is taken in; a failure is for whoever comes next.
-fn has_unread(stream: &mut Stream) -> bool {
+impl AsyncWrite for Session {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let stream = ready!(self.get_mut().poll_writer(cx))?;
+        Pin::new(stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = ready!(self.get_mut().poll_writer(cx))?;
+        Pin::new(stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let session = self.get_mut();
+        ready!(session.poll_accept(cx))?;
+        session.stream.as_mut().map_or(Poll::Ready(Ok(())), |it| Pin::new(it).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let session = self.get_mut();
+        if session.stream.is_some() {
+            let stream = ready!(session.poll_writer(cx))?;
+            ready!(Pin::new(stream).poll_shutdown(cx))?;
+            session.give_back_if_over();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().inner()?).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().inner()?).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().inner()?).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().inner()?).poll_shutdown(cx)
+    }
+}
+
+/// How much has come that nobody has read, as far as that is known here: nothing, or something. Where the end has come, it is taken in.
+fn unread(stream: &mut Stream) -> io::Result<usize> {
     let mut byte = [0];
     let mut byte = ReadBuf::new(&mut byte);
-    let _read = Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut byte);
-    !byte.filled().is_empty()
+    let mut cx = Context::from_waker(Waker::noop());
+    match Pin::new(stream).poll_read(&mut cx, &mut byte) {
+        Poll::Ready(Err(error)) => Err(error),
+        Poll::Ready(Ok(())) | Poll::Pending => Ok(byte.filled().len()),
+    }
 }
 
 /// What whoever reads or writes such a session is told.

@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::collections::{HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -10,12 +12,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::SessionId;
 use crate::contact::Contact;
 use crate::events::{DropReason, EVENTS_MAX, Event};
 use crate::link::Link;
 use crate::report::Hopeless;
 use crate::status::Status;
+use crate::{Session, SessionId};
 
 pub(crate) struct Shared {
     pub(crate) link: Link,
@@ -46,8 +48,30 @@ pub(crate) struct Shared {
     pub(crate) accepted: Notify,
     /// How many sessions there are, accepted or not.
     pub(crate) sessions: watch::Sender<usize>,
+    /// What serves the sessions that come, in the tasks of their channels; without it they wait to be accepted.
+    serving: Mutex<Option<Serve>>,
     events: broadcast::Sender<Event>,
     told: Mutex<Told>,
+}
+
+/// Serves a session to its end.
+pub(crate) type Serve = Arc<dyn Fn(Session) -> Serving + Send + Sync>;
+pub(crate) type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Has sessions served until this is dropped.
+pub(crate) struct ServingGuard {
+    shared: Arc<Shared>,
+    serve: Serve,
+}
+
+impl Drop for ServingGuard {
+    fn drop(&mut self) {
+        let mut serving = self.shared.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another may have come after it.
+        if serving.as_ref().is_some_and(|serve| Arc::ptr_eq(serve, &self.serve)) {
+            *serving = None;
+        }
+    }
 }
 
 /// How many idle channels of a service there may be, and whether there are to be any.
@@ -100,6 +124,7 @@ impl Shared {
             unaccepted: AtomicUsize::new(0),
             accepted: Notify::new(),
             sessions: watch::Sender::new(0),
+            serving: Mutex::new(None),
             events: broadcast::Sender::new(EVENTS_MAX),
             told: Mutex::new(Told::default()),
         }
@@ -125,6 +150,18 @@ impl Shared {
             std::mem::replace(&mut pool.is_available, is_available) != is_available
         });
         is_known
+    }
+
+    /// Has the sessions that come from now on served by `serve`.
+    pub(crate) fn serve_with(self: &Arc<Self>, serve: &Serve) -> ServingGuard {
+        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        *serving = Some(Arc::clone(serve));
+        ServingGuard { shared: Arc::clone(self), serve: Arc::clone(serve) }
+    }
+
+    /// What serves the sessions that come.
+    pub(crate) fn serving(&self) -> Option<Serve> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {

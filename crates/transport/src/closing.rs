@@ -24,10 +24,15 @@ pub async fn acknowledged<'a>(connection: impl Into<Option<&'a TcpStream>>) {
     const PAUSE_MAX: Duration = Duration::from_secs(1);
     let Some(stream) = connection.into() else { return };
     let mut pause = Duration::from_millis(1);
-    while cfg!(target_os = "linux") && stream.peer_addr().is_ok() {
+    while !is_acknowledged(stream) {
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}
+
+/// Whether [`acknowledged`] would resolve at once.
+pub fn is_acknowledged(stream: &TcpStream) -> bool {
+    !cfg!(target_os = "linux") || stream.peer_addr().is_err()
 }
 
 /// Ends our side of a connection whose peer may still be sending: our end goes out, and what comes in is taken off and thrown

@@ -24,7 +24,7 @@ mod tls;
 mod token;
 
 pub use address::{HostPort, InvalidHostPort};
-pub use closing::{acknowledged, close_politely};
+pub use closing::{acknowledged, close_politely, is_acknowledged};
 pub use dial::{DialError, DialErrorKind, dial, dial_from};
 pub use heard::Heard;
 pub use join::{InvalidJoin, Join, JoinPart};

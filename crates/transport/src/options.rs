@@ -109,11 +109,6 @@ pub fn prepare_session(stream: &TcpStream) {
     log_failure(set_user_timeout(stream, None));
 }
 
-/// Sets up a connection that has carried a session, and waits for its peer again, as [`prepare_waiting`] did.
-pub fn prepare_waiting_again(stream: &TcpStream, user_timeout: Duration) {
-    log_failure(set_user_timeout(stream, Some(user_timeout)));
-}
-
 /// Sets up a connection that may be silent for long: one whose peer has vanished is to be noticed.
 pub fn prepare_long_lived(stream: &TcpStream) {
     log_failure(set_keepalive(stream, KEEPALIVE));

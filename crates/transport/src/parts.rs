@@ -99,6 +99,21 @@ impl Parts {
         self.incoming.is_bare() && self.outgoing.is_bare()
     }
 
+    /// What is written from now on goes as it is, to the connection's own end: it is to carry no other session.
+    pub(crate) fn go_bare(&mut self) {
+        self.outgoing.go_bare();
+    }
+
+    /// Whether the end of ours was written, be it on its way or not.
+    pub(crate) fn has_sent_end(&self) -> bool {
+        self.outgoing.has_ended()
+    }
+
+    /// Whether all that comes of the session has come.
+    pub(crate) fn has_read_end(&self) -> bool {
+        self.incoming.is_over()
+    }
+
     /// Whether something waits for room in the connection, or for what is written next.
     pub(crate) fn holds_unsent(&self) -> bool {
         self.outgoing.holds_unsent()

@@ -252,6 +252,24 @@ impl Stream {
         }
     }
 
+    /// Has the session's end be the connection's, unless our direction has ended already: for where nobody is left who would have it carry
+    /// another.
+    pub fn carry_no_other(&mut self) {
+        if let Stream::Parts(parts) = self {
+            parts.go_bare();
+        }
+    }
+
+    /// Whether our direction of the session has ended in parts, so that the connection has not.
+    pub fn has_sent_end(&self) -> bool {
+        matches!(self, Stream::Parts(parts) if parts.has_sent_end())
+    }
+
+    /// Whether the peer's direction of the session has ended in parts: it has nothing left to say on it.
+    pub fn has_read_end(&self) -> bool {
+        matches!(self, Stream::Parts(parts) if parts.has_read_end())
+    }
+
     /// Ends the connection where both directions of a session on it have ended, and it can carry no other: over one for a single session
     /// that is so already.
     pub fn finish(&mut self) {

@@ -60,6 +60,8 @@ impl CommandGuard {
 pub(crate) struct ChannelGuard {
     pub(super) assignments: Arc<Assignments>,
     pub(crate) channel: ChannelId,
+    /// Whether a session has it, as far as is known here.
+    pub(super) is_assigned: bool,
 }
 
 impl ChannelGuard {
@@ -68,11 +70,18 @@ impl ChannelGuard {
         let input = Input::ChannelGone { channel: self.channel };
         self.assignments.drive(&mut self.assignments.lock(), input);
     }
+
+    /// A client was assigned to the channel: its session is to take it out.
+    pub(crate) fn assigned(mut self) {
+        self.is_assigned = true;
+    }
 }
 
 impl Drop for ChannelGuard {
     fn drop(&mut self) {
-        self.gone();
+        if !self.is_assigned {
+            self.gone();
+        }
     }
 }
 

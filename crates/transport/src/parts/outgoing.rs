@@ -73,9 +73,14 @@ impl Outgoing {
         self.is_held = true;
     }
 
-    /// Whether all of a session's was written, the end included.
+    /// Whether the end of the session's direction was written.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.writing == Writing::Ended
+    }
+
+    /// Whether all of a session's is with the connection, the end included.
     pub(crate) fn is_over(&self) -> bool {
-        self.writing == Writing::Ended && self.unsent.is_empty()
+        self.has_ended() && self.unsent.is_empty()
     }
 
     pub(crate) fn holds_unsent(&self) -> bool {
