@@ -145,6 +145,11 @@ impl Keeper {
         self.outputs.pop_front()
     }
 
+    /// Whether [`poll_output`](Keeper::poll_output) has something to give.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// When to call [`handle_timeout`](Keeper::handle_timeout), if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
         let ended = self.ended.first().map(|(at, _)| *at + ANNOUNCEMENT_GRACE);

@@ -179,7 +179,7 @@ impl Assignments {
         let service = client.service.clone();
         let input = Input::ClientArrived { session, service, client, stop };
         self.drive(&mut self.lock(), input);
-        SessionGuard { assignments: Arc::clone(self), session, end: None }
+        SessionGuard { assignments: Arc::clone(self), session, has_ended: false }
     }
 
     /// Enters a client again that a host has not accepted.

@@ -9,6 +9,7 @@ use relayserver_transport::close_politely;
 use relayserver_transport::net::TcpStream;
 use relayserver_transport::options::{self, reset_on_close};
 use tokio::io::Interest;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -28,26 +29,59 @@ struct Client {
     guard: SessionGuard,
 }
 
-/// Serves a client that has just been accepted, until a channel has it.
-pub(crate) async fn serve(
+/// What a client does next.
+enum Next {
+    /// It waits for the book's word.
+    Waits(Client),
+    /// It is closed.
+    Refused { stream: TcpStream, reason: Reason, was_offered: bool },
+    /// A channel's task has it, or it is gone.
+    Over,
+}
+
+/// Enters a client that has just been accepted. One that gets a channel at once goes to that channel's task, and there is no more to do:
+/// `None`. Else it is served until a channel has it.
+pub(crate) fn serve(
     stream: TcpStream,
     addr: SocketAddr,
     service: ServiceName,
-    assignments: Arc<Assignments>,
-    farewells: Arc<Farewells>,
-) {
+    assignments: &Arc<Assignments>,
+    farewells: &Arc<Farewells>,
+) -> Option<impl Future<Output = ()> + Send + use<>> {
     options::prepare_accepted(&stream, addr.ip());
     let (handle, verdict) = handle(&service);
     let (stop_handle, stop) = oneshot::channel();
     let guard = assignments.client_arrived(handle, stop_handle);
     let (held, was_offered) = (Held::default(), false);
-    let client = Client { stream, addr, service, held, was_offered, verdict, stop, guard };
-    client.wait(&farewells).await;
+    let mut client = Client { stream, addr, service, held, was_offered, verdict, stop, guard };
+    let next = match client.verdict.try_recv() {
+        Ok(verdict) => client.decided(verdict, false),
+        Err(TryRecvError::Empty) => Next::Waits(client),
+        Err(TryRecvError::Closed) => Next::Over,
+    };
+    match next {
+        Next::Over => None,
+        next => Some(next.go_on(Arc::clone(farewells))),
+    }
 }
 
 /// Serves a client, until another channel has it, that a host has not accepted, for `reason`.
 pub(crate) async fn serve_again(start: Start, reason: Reason, farewells: Arc<Farewells>) {
-    Client::come_back(start, reason).wait(&farewells).await;
+    Next::Waits(Client::come_back(start, reason)).go_on(farewells).await;
+}
+
+impl Next {
+    async fn go_on(mut self, farewells: Arc<Farewells>) {
+        loop {
+            self = match self {
+                Next::Waits(client) => client.wait().await,
+                Next::Refused { stream, reason, was_offered } => {
+                    return Box::pin(refuse(stream, reason, was_offered, &farewells)).await;
+                }
+                Next::Over => return,
+            }
+        }
+    }
 }
 
 impl Client {
@@ -61,39 +95,43 @@ impl Client {
         Client { stream, addr, service, held, was_offered: true, verdict, stop, guard }
     }
 
-    /// Waits until a channel's task has it, or it is refused.
-    async fn wait(mut self, farewells: &Farewells) {
-        loop {
-            let (decided, client_was_reset) = tokio::select! {
-                biased;
-                decided = &mut self.verdict => (decided, false),
-                how = left(&self.stream, &self.held) => {
-                    // Either it stands in the queue and is refused as gone, or it was assigned meanwhile.
-                    self.guard.gone();
-                    ((&mut self.verdict).await, how == Left::Reset)
-                }
-            };
-            let Client { stream: client, addr: client_addr, service, held, stop, guard, .. } = self;
-            let (assignment, channel) = match decided {
-                Ok(Verdict::Assigned(assignment, channel)) => (assignment, channel),
-                Ok(Verdict::Refused(reason)) => {
-                    info!(session.id = %guard.session, %service, client.addr = %client_addr, %reason, "client refused");
-                    drop(guard);
-                    return Box::pin(refuse(client, reason, self.was_offered, farewells)).await;
-                }
-                Err(_book_gone) => return,
-            };
-            let start =
-                Start { assignment, client, client_addr, client_was_reset, held, stop, guard };
-            match channel.send(Box::new(start)) {
-                Ok(()) => return,
-                // The channel has ended meanwhile. A host of version 2 has not seen a byte.
-                Err(start) if start.assignment.is_offer => {
-                    self = Client::come_back(*start, Reason::HostAborted);
-                }
-                // Of version 1, it was told.
-                Err(_) => return,
+    /// Waits for the book's word.
+    async fn wait(mut self) -> Next {
+        let (decided, client_was_reset) = tokio::select! {
+            biased;
+            decided = &mut self.verdict => (decided, false),
+            how = left(&self.stream, &self.held) => {
+                // Either it stands in the queue and is refused as gone, or it was assigned meanwhile.
+                self.guard.gone();
+                ((&mut self.verdict).await, how == Left::Reset)
             }
+        };
+        match decided {
+            Ok(verdict) => self.decided(verdict, client_was_reset),
+            Err(_book_gone) => Next::Over,
+        }
+    }
+
+    /// Goes where the book says.
+    fn decided(self, verdict: Verdict, client_was_reset: bool) -> Next {
+        let Client { stream, addr: client_addr, service, held, was_offered, stop, guard, .. } = self;
+        let (assignment, channel) = match verdict {
+            Verdict::Assigned(assignment, channel) => (assignment, channel),
+            Verdict::Refused(reason) => {
+                info!(session.id = %guard.session, %service, client.addr = %client_addr, %reason, "client refused");
+                return Next::Refused { stream, reason, was_offered };
+            }
+        };
+        let client = stream;
+        let start = Start { assignment, client, client_addr, client_was_reset, held, stop, guard };
+        match channel.send(Box::new(start)) {
+            Ok(()) => Next::Over,
+            // The channel has ended meanwhile. A host of version 2 has not seen a byte.
+            Err(start) if start.assignment.is_offer => {
+                Next::Waits(Client::come_back(*start, Reason::HostAborted))
+            }
+            // Of version 1, it was told.
+            Err(_) => Next::Over,
         }
     }
 }

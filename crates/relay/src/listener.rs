@@ -1,5 +1,5 @@
-//! Accepts connections and does nothing else: each goes to a task of its own at once. When descriptors run out it says so,
-//! waits, and goes on.
+//! Accepts connections and does nothing else: each goes to a task of its own at once, or, a client that gets a channel at once, to the
+//! task of that channel. When descriptors run out it says so, waits, and goes on.
 
 use std::future::Future;
 use std::io;
@@ -20,23 +20,25 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often it may be said that resources have run out.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
-/// Accepts on `listener` until `leaving`, and gives each connection to a task of `tasks` that runs `serve`.
+/// Accepts on `listener` until `leaving`, and gives each connection to `serve`, which waits for nothing; what is left to do goes to a task
+/// of `tasks`.
 pub(crate) async fn accept<Fut>(
     listener: TcpListener,
     name: &'static str,
     leaving: CancellationToken,
     tasks: TaskTracker,
-    serve: impl Fn(TcpStream, SocketAddr) -> Fut,
+    serve: impl Fn(TcpStream, SocketAddr) -> Option<Fut>,
 ) where
     Fut: Future<Output = ()> + Send + 'static,
 {
     let mut pause = PAUSE_MIN;
     let mut said: Option<Instant> = None;
     let mut exhausted = false;
+    let mut left = std::pin::pin!(leaving.cancelled());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = leaving.cancelled() => return,
+            () = &mut left => return,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -44,7 +46,7 @@ pub(crate) async fn accept<Fut>(
                 if std::mem::take(&mut exhausted) {
                     info!(listener = name, "accepting again");
                 }
-                tasks.spawn(serve(stream, peer));
+                serve(stream, peer).into_iter().for_each(|task| drop(tasks.spawn(task)));
             }
             Err(error) if is_exhaustion(&error) => {
                 // Where descriptors come and go, a line for each would be a flood.
@@ -60,7 +62,7 @@ pub(crate) async fn accept<Fut>(
                 pause = (pause * 2).min(PAUSE_MAX);
                 tokio::select! {
                     () = sleep(pause) => {}
-                    () = leaving.cancelled() => return,
+                    () = &mut left => return,
                 }
             }
             // The connection was gone before it was accepted: no concern of the next one.

@@ -261,7 +261,7 @@ impl Shared {
         context: Arc<Context>,
     ) -> impl Future<Output = ()> + use<> {
         self.accept(listener, "hosts", move |stream, peer| {
-            host_port::serve(stream, peer, Arc::clone(&context))
+            Some(host_port::serve(stream, peer, Arc::clone(&context)))
         })
     }
 
@@ -271,7 +271,7 @@ impl Shared {
         context: Arc<Context>,
     ) -> impl Future<Output = ()> + use<> {
         self.accept(listener, "command", move |stream, peer| {
-            command::serve(stream, peer, Arc::clone(&context))
+            Some(command::serve(stream, peer, Arc::clone(&context)))
         })
     }
 
@@ -284,8 +284,7 @@ impl Shared {
         let assignments = Arc::clone(&self.assignments);
         let farewells = Arc::clone(&context.client_farewells);
         self.accept(listener, "clients", move |stream, peer| {
-            let (assignments, farewells) = (Arc::clone(&assignments), Arc::clone(&farewells));
-            client::serve(stream, peer, service.clone(), assignments, farewells)
+            client::serve(stream, peer, service.clone(), &assignments, &farewells)
         })
     }
 
@@ -296,7 +295,7 @@ impl Shared {
         serve: Serve,
     ) -> impl Future<Output = ()> + use<Serve, Fut>
     where
-        Serve: Fn(TcpStream, SocketAddr) -> Fut,
+        Serve: Fn(TcpStream, SocketAddr) -> Option<Fut>,
         Fut: Future<Output = ()> + Send + 'static,
     {
         listener::accept(listener, name, self.leaving.clone(), self.tasks.clone(), serve)

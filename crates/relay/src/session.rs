@@ -1,10 +1,12 @@
 //! A session from its assignment to its one end: moves bytes between the client's leg and the host's, tells the book of
 //! every last byte, and says in one log line how it ended.
 
-use std::future::ready;
+use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
 use relayserver_core::{Assignment, End, Reason, SessionId};
@@ -12,7 +14,7 @@ use relayserver_splice::{
     self as splice, Counts, Failure, Path, Remainder, Side, Splice, Undelivered, Until, lanes,
 };
 use relayserver_transport::{Stream, abort};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tracing::{debug, info};
 
 use crate::assignment::{SessionGuard, Start, Stop};
@@ -30,8 +32,7 @@ struct Session {
     client_has_ended: bool,
     stop: oneshot::Receiver<Stop>,
     guard: SessionGuard,
-    counts: Arc<Counts>,
-    _counted: Counted,
+    counted: Counted,
     splice: Splice,
     legs: Legs,
     context: Arc<Context>,
@@ -58,11 +59,9 @@ impl Session {
         let Opened { stream: host, start, sent } = opened;
         report_open(&start);
         let Start { assignment, client, client_addr, client_was_reset, held, stop, guard } = *start;
-        let counts = Arc::new(Counts::default());
-        counts.to_host.fetch_add(sent as u64, Ordering::Relaxed);
         let is_held_back = context.rates.contains_key(&assignment.service);
-        let traffic = &guard.assignments().traffic;
-        let _counted = traffic.count(assignment.host, assignment.session, &counts, is_held_back);
+        let counted = guard.assignments().traffic.count(assignment.host, is_held_back);
+        counted.counts.to_host.fetch_add(sent as u64, Ordering::Relaxed);
         let client_has_ended = held.ended;
         let splice = Splice::from_remainder(rest_of(held, sent), Path::Auto);
         let legs = Legs::new(client, host, context.rates.get(&assignment.service));
@@ -73,8 +72,7 @@ impl Session {
             client_has_ended,
             stop,
             guard,
-            counts,
-            _counted,
+            counted,
             splice,
             legs,
             context,
@@ -95,7 +93,8 @@ impl Session {
             let waiting = Waiting::again(host, &self.assignment, &context).await;
             self.end_without_host(over);
             let Some(waiting) = waiting else { return };
-            let Some(opened) = waiting.next(&context).await else { return };
+            // Boxed, since few of a relay's sessions are followed by another wait at a time.
+            let Some(opened) = Box::pin(waiting.next(&context)).await else { return };
             self = Session::new(opened, context);
         }
     }
@@ -121,11 +120,13 @@ impl Session {
 
     /// Serves the session until it is over. `None` where it turns out to be busy, if that is looked for.
     async fn serve(&mut self, until: Until) -> Option<Over> {
-        let Session { assignment, guard, counts, context, legs, splice, stop, .. } = self;
+        let Session { assignment, guard, counted, context, legs, splice, stop, .. } = self;
+        let counts = &*counted.counts;
         let progress = Progress::new(guard, assignment);
         if std::mem::take(&mut self.client_has_ended) {
             progress.finished(Side::Client);
         }
+        let mut silence = None;
         let reason = loop {
             let mut on_eof = |side| progress.finished(side);
             // A host's connection that is for many may turn into a plain one meanwhile, over which bytes go faster.
@@ -144,9 +145,9 @@ impl Session {
                     Ok(Stop::End(reason) | Stop::Withdraw(reason)) => break reason,
                     Err(_book_gone) => break Reason::Drained,
                 },
-                () = progress.silence(counts, context.half_closed_timeout) => {
-                    break Reason::HalfClosedTimeout;
-                }
+                () = poll_fn(|cx| {
+                    progress.poll_silence(cx, &mut silence, counts, context.half_closed_timeout)
+                }) => break Reason::HalfClosedTimeout,
             }
         };
         if reason == Reason::ClientAborted {
@@ -165,9 +166,9 @@ impl Session {
     fn end_without_host(self: Box<Self>, over: Over) {
         let tasks = self.context.tasks.clone();
         if self.legs.is_client_done() {
-            let Session { assignment, client_addr, guard, counts, mut legs, .. } = *self;
+            let Session { assignment, client_addr, guard, counted, mut legs, .. } = *self;
             legs.settle_client();
-            end(&assignment, client_addr, over.reason, &counts, guard);
+            end(&assignment, client_addr, over.reason, &counted.counts, guard);
         } else {
             tasks.spawn(self.end(over));
         }
@@ -176,14 +177,15 @@ impl Session {
     /// Most of what closing takes is for ends that are rare: what awaits this is to box it.
     async fn end(self: Box<Self>, over: Over) {
         let Over { reason, host_finished } = over;
-        let Session { assignment, client_addr, guard, counts, splice, legs, context, .. } = *self;
+        let Session { assignment, client_addr, guard, counted, splice, legs, context, .. } = *self;
+        let counts = &*counted.counts;
         let ending = match reason {
             Reason::Finished => Ending::Finished,
             Reason::HostLost if host_finished => Ending::LastWord(context.half_closed_timeout),
             _ => Ending::Abort,
         };
-        context.over.run_until_cancelled(legs.close(ending, splice, &counts)).await;
-        end(&assignment, client_addr, reason, &counts, guard);
+        context.over.run_until_cancelled(legs.close(ending, splice, counts)).await;
+        end(&assignment, client_addr, reason, counts, guard);
     }
 }
 
@@ -204,13 +206,15 @@ fn end(
     guard.ended(end);
 }
 
+/// What resolves when nothing has moved for a while.
+type Silence<'c> = Pin<Box<dyn Future<Output = ()> + Send + 'c>>;
+
 /// Which sides have sent their last byte.
 struct Progress<'a> {
     guard: &'a SessionGuard,
     session: SessionId,
     host_finished: AtomicBool,
     is_half_closed: AtomicBool,
-    half_closed: Notify,
 }
 
 impl Progress<'_> {
@@ -220,7 +224,6 @@ impl Progress<'_> {
             session: assignment.session,
             host_finished: AtomicBool::new(false),
             is_half_closed: AtomicBool::new(false),
-            half_closed: Notify::new(),
         }
     }
 
@@ -234,16 +237,23 @@ impl Progress<'_> {
             }
         }
         self.is_half_closed.store(true, Ordering::Relaxed);
-        self.half_closed.notify_one();
     }
 
-    /// Resolves when the session is half-closed and nothing has moved for `bound`. Holds no timer before that.
-    async fn silence(&self, counts: &Counts, bound: Duration) {
+    /// Resolves when the session is half-closed and nothing has moved for `bound`. Holds no timer before that. To be polled behind what
+    /// tells of a side's last byte, in the same task.
+    fn poll_silence<'c>(
+        &self,
+        cx: &mut Poller<'_>,
+        silence: &mut Option<Silence<'c>>,
+        counts: &'c Counts,
+        bound: Duration,
+    ) -> Poll<()> {
         if !self.is_half_closed.load(Ordering::Relaxed) {
-            self.half_closed.notified().await;
+            return Poll::Pending;
         }
-        // Few sessions come to that.
-        Box::pin(counts.unchanged_for(bound)).await;
+        // Few sessions are so for long.
+        let silence = silence.get_or_insert_with(|| Box::pin(counts.unchanged_for(bound)));
+        silence.as_mut().poll(cx)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use relayserver_core::{HostId, SessionId};
+use relayserver_core::HostId;
 use relayserver_splice::Counts;
 
 /// The counts of the sessions that run, and of those that have ended.
@@ -20,7 +20,8 @@ struct Books {
 
 #[derive(Default)]
 struct OfHost {
-    sessions: BTreeMap<SessionId, Session>,
+    /// By where their counts are.
+    sessions: BTreeMap<usize, Session>,
     /// The arrivals of those that ended while others ran, or somebody watched.
     ended_arrivals: u64,
     watchers: usize,
@@ -49,22 +50,18 @@ pub(crate) struct Watched {
 pub(crate) struct Counted {
     traffic: Arc<Traffic>,
     host: HostId,
-    session: SessionId,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Traffic {
-    /// Has the counts of a session looked at. `is_held_back`: by a rate.
-    pub(crate) fn count(
-        self: &Arc<Self>,
-        host: HostId,
-        session: SessionId,
-        counts: &Arc<Counts>,
-        is_held_back: bool,
-    ) -> Counted {
+    /// Has a session of `host` counted, whose counts are looked at. `is_held_back`: by a rate.
+    pub(crate) fn count(self: &Arc<Self>, host: HostId, is_held_back: bool) -> Counted {
+        let counts = Arc::new(Counts::default());
+        let counted = Counted { traffic: Arc::clone(self), host, counts: Arc::clone(&counts) };
         let mut books = self.lock();
-        let entry = Session { counts: Arc::clone(counts), is_held_back };
-        books.hosts.entry(host).or_default().sessions.insert(session, entry);
-        Counted { traffic: Arc::clone(self), host, session }
+        let sessions = &mut books.hosts.entry(host).or_default().sessions;
+        sessions.insert(counted.place(), Session { counts, is_held_back });
+        counted
     }
 
     /// Has what comes from `host` counted on from one session to the next.
@@ -86,13 +83,20 @@ impl Traffic {
     }
 }
 
+impl Counted {
+    /// What no other session has as long as this one is there.
+    fn place(&self) -> usize {
+        Arc::as_ptr(&self.counts).addr()
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut books = self.traffic.lock();
         let Some(host) = books.hosts.get_mut(&self.host) else {
             return;
         };
-        let Some(session) = host.sessions.remove(&self.session) else {
+        let Some(session) = host.sessions.remove(&self.place()) else {
             return;
         };
         host.ended_arrivals += session.arrivals();
@@ -161,11 +165,10 @@ mod tests {
         let host = HostId::Process(1);
         let watched = traffic.watch(host);
         let [one, other, slow] = [1, 2, 3].map(|session| {
-            let counts = Arc::new(Counts::default());
-            let counted = traffic.count(host, SessionId(session), &counts, session == 3);
-            counts.to_host.store(10 * session as u64, Ordering::Relaxed);
-            counts.to_client.store(session as u64, Ordering::Relaxed);
-            counts.arrivals.store(1, Ordering::Relaxed);
+            let counted = traffic.count(host, session == 3);
+            counted.counts.to_host.store(10 * session, Ordering::Relaxed);
+            counted.counts.to_client.store(session, Ordering::Relaxed);
+            counted.counts.arrivals.store(1, Ordering::Relaxed);
             counted
         });
         let all = Carried { to_host: 60, to_client: 6 };
@@ -174,9 +177,8 @@ mod tests {
         assert_eq!((traffic.carried(), watched.arrivals()), (all, 2));
         drop((one, slow));
         assert_eq!((traffic.carried(), watched.arrivals()), (all, 2));
-        let counts = Arc::new(Counts::default());
-        let next = traffic.count(host, SessionId(4), &counts, false);
-        counts.arrivals.store(1, Ordering::Relaxed);
+        let next = traffic.count(host, false);
+        next.counts.arrivals.store(1, Ordering::Relaxed);
         assert_eq!(watched.arrivals(), 3, "one session after the other");
         drop(watched);
         assert_eq!(traffic.lock().hosts.len(), 1, "it has a session");

@@ -170,7 +170,7 @@ impl Builder {
             mpsc::channel(BACKLOG_MAX + 2 * pools.iter().map(|pool| pool.max).sum::<usize>());
         let (hopeless_sender, hopeless) = oneshot::channel();
         let listener = Listener::new(Arc::clone(&shared), sessions);
-        tokio::spawn(Driver::new(Arc::clone(&shared), &pools, queue, hopeless_sender).run());
+        tokio::spawn(Driver::new(Arc::clone(&shared), queue, hopeless_sender).run());
         let mut status = shared.status.subscribe();
         let ready = status.wait_for(|status| matches!(status, Status::Ready { .. }));
         let accepted = async {

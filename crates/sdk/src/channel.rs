@@ -1,5 +1,5 @@
-//! A data channel from its dial to the moment its session opens, in a task of its own. Reads the answer byte-exact, and, where the
-//! relay sends one, the start frame; and nothing of what follows.
+//! A data channel from its dial to the moment its session opens, in a task of its own; and from there on again, where it is for many.
+//! Reads the answer byte-exact, and, where the relay sends one, the start frame.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::report::{Fault, Origin, Port, Report, Trouble};
+use crate::contact::Since;
+use crate::report::{Fault, Port, Report, Trouble};
 use crate::session::{Home, Opening, Session};
 use crate::shared::Shared;
 
@@ -49,14 +50,13 @@ impl Task {
                 self.report(Report::ChannelFailed(self.slot, trouble)).await;
             }
             Ok((stream, answer)) if answer.v2.is_some() => {
-                let (slot, channel_id) = (self.slot, answer.channel_id);
-                self.report(Report::ChannelAnswered { slot, channel_id, clients: None }).await;
+                self.shared.channels.answered(self.slot, answer.channel_id);
                 let stream = match is_for_many(&answer) {
-                    true => stream.for_many(self.shared.wants_back.get(pool).cloned()),
+                    true => stream.for_many(self.shared.channels.wants_back(pool)),
                     false => stream,
                 };
-                let origin = Origin { pool, channel_id, since, keys, is_first: true };
-                self.idle_of_version_2(stream, origin).await;
+                let channel_id = answer.channel_id;
+                self.serve(stream, Origin { pool, channel_id, since, keys }).await;
             }
             Ok((stream, answer)) => self.adopt(stream, answer).await,
             Err(trouble) => self.report(Report::ChannelFailed(self.slot, trouble)).await,
@@ -70,60 +70,86 @@ impl Task {
             true => format!("[{}]:{}", answer.relay_host, answer.relay_port),
             false => format!("{}:{}", answer.relay_host, answer.relay_port),
         };
-        let (slot, clients) = (self.slot, Some(clients));
+        let slot = self.slot;
         self.report(Report::ChannelAnswered { slot, channel_id, clients }).await;
         if self.idle(&mut stream).await {
             prepare(&stream);
-            self.hand_on(Opening::Announced { channel_id }, stream).await;
+            let session = Session::open(Opening::Announced { channel_id }, stream, &self.shared);
+            self.hand_on(session).await;
         }
     }
 
-    /// The same for one that has carried a session to its end, and that the keeper holds as idle.
-    pub(crate) async fn wait_again(self, mut stream: Stream, origin: Origin) {
-        stream.begin_anew();
-        self.idle_of_version_2(stream, Origin { is_first: false, ..origin }).await;
+    /// Has one session after another on a channel of version 2, as far as it is for many.
+    async fn serve(mut self, mut stream: Stream, origin: Origin) {
+        let mut is_first = true;
+        while let Some(start) = self.next(&mut stream, &origin).await {
+            if std::mem::take(&mut is_first) {
+                prepare(&stream);
+            }
+            stream.begin_incoming();
+            let (home, back) = oneshot::channel();
+            let opening = Opening::Offered { start, since: origin.since.clone(), home: Home(home) };
+            let session = Session::open(opening, stream, &self.shared);
+            let Task { shared, reports, .. } = &self;
+            let (shared, reports) = (Arc::clone(shared), reports.clone());
+            let sessions = self.sessions.downgrade();
+            self.hand_on(session).await;
+            let Ok(returned) = back.await else { return };
+            stream = returned;
+            let kept = origin.is_current(&shared).then(|| {
+                let sessions = sessions.upgrade()?;
+                let (slot, verdict) = shared.channels.returned(origin.pool, origin.channel_id)?;
+                Some(Task { slot, shared, reports, sessions, verdict })
+            });
+            match kept.flatten() {
+                Some(task) => self = task,
+                // Over TLS, to be dropped alone would be an abort.
+                None => return stream.end_now(),
+            }
+            stream.begin_anew();
+        }
     }
 
-    async fn idle_of_version_2(mut self, mut stream: Stream, origin: Origin) {
+    /// Waits until a session opens on a channel of version 2. `None` when it was lost, or closed, before one did.
+    async fn next(&mut self, stream: &mut Stream, origin: &Origin) -> Option<Start> {
         let slot = self.slot;
         let heard = tokio::select! {
             biased;
-            _closed = &mut self.verdict => return stream.end_now(),
+            _closed = &mut self.verdict => {
+                stream.end_now();
+                return None;
+            }
             heard = stream.waits() => heard,
         };
         let Heard::Bytes = heard else {
-            return self.report(Report::ChannelLost(slot)).await;
+            self.report(Report::ChannelLost(slot)).await;
+            return None;
         };
         // What came while the relay was not heard of may be another host's by now.
         let service = self.shared.link.services().get(origin.pool);
         let start = match origin.since.is_unbroken() {
-            true => read_start(&mut stream, service.map_or("", String::as_str)).await,
+            true => read_start(stream, service.map_or("", String::as_str)).await,
             false => Err("the relay was not heard of meanwhile".to_owned()),
         };
         match start {
             Ok(start) => {
-                self.report(Report::ChannelOpened(slot)).await;
-                stream.begin_incoming();
-                let home = Home { origin, reports: self.reports.clone() };
-                if home.origin.is_first {
-                    prepare(&stream);
-                }
-                self.hand_on(Opening::Offered { start, home }, stream).await;
+                self.shared.channels.opened(slot);
+                Some(start)
             }
             Err(why) => {
                 debug!(
                     channel.id = origin.channel_id,
                     why, "channel closed: no session opens on it"
                 );
-                stream.abort();
+                stream.reset_on_close();
                 self.report(Report::ChannelLost(slot)).await;
+                None
             }
         }
     }
 
-    /// Has the session served here, or gives it to whoever accepts.
-    async fn hand_on(self, opening: Opening, stream: Stream) {
-        let session = Session::open(opening, stream, &self.shared);
+    /// Has the session served here, or gives it to whoever accepts. Holds nothing of the queue meanwhile.
+    async fn hand_on(self, session: Session) {
         if let Some(serve) = self.shared.serving() {
             let serving = serve(session);
             drop(self);
@@ -168,6 +194,24 @@ impl Task {
                 false
             }
         }
+    }
+}
+
+/// What is to be known of a channel of version 2 to use it.
+struct Origin {
+    pool: PoolIndex,
+    channel_id: i32,
+    /// There was contact with its relay since then, or it is of no use.
+    since: Since,
+    /// How many keys the relay had given when it was dialled.
+    keys: u64,
+}
+
+impl Origin {
+    /// Whether it may carry another session. The relay takes none back of an earlier command channel, and one that it was not heard of
+    /// over for a while may have been another host's to answer on.
+    fn is_current(&self, shared: &Shared) -> bool {
+        self.keys == shared.link.keys() && self.since.is_unbroken()
     }
 }
 

@@ -1,13 +1,12 @@
 //! Performs what the keeper decides: one task a listener, which starts the tasks of channels, hears from them, and tells the
 //! world how it stands.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relayserver_core::Time;
-use relayserver_core::keeper::{Keeper, Output, PoolBounds, Slot};
+use relayserver_core::keeper::{Output, Slot};
 use relayserver_wire::command::Announcement;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -15,9 +14,10 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::channel::Open;
+use crate::channels::State;
 use crate::complaints::Complaints;
 use crate::events::DropReason;
-use crate::report::{CommandReport, CommandReporter, Hopeless, Report, Returned, Trouble};
+use crate::report::{CommandReport, CommandReporter, Hopeless, Report, Trouble};
 use crate::session::Session;
 use crate::shared::{PoolState, Shared};
 use crate::status::{Served, Status, listed};
@@ -29,15 +29,12 @@ const REPORTS_MAX: usize = 256;
 /// Keeps one host in its relay's pool until it leaves.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    keeper: Keeper,
     /// The number of the command channel that there is, or that was dialled last.
     command: u64,
     /// Its task, and that of the one before whose relay is leaving: its sessions need it. They end when these are dropped.
     command_task: Option<AbortOnDropHandle<()>>,
     left_task: Option<AbortOnDropHandle<()>>,
-    /// Reaches the tasks of channels that no session has opened on. Dropping a sender closes the channel.
-    channels: HashMap<Slot, oneshot::Sender<Open>>,
-    /// Those tasks, until they have handed their sessions on or ended without one.
+    /// The tasks of channels, with the sessions that they serve.
     tasks: TaskTracker,
     /// Until it leaves.
     sessions: Option<mpsc::Sender<Session>>,
@@ -53,24 +50,20 @@ pub(crate) struct Driver {
     complaints: Complaints,
     /// How long the wait is that was decided on last.
     next_try: Duration,
-    started: Instant,
 }
 
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        pools: &[PoolBounds],
         sessions: mpsc::Sender<Session>,
         hopeless: oneshot::Sender<Error>,
     ) -> Driver {
         let (reporter, reports) = mpsc::channel(REPORTS_MAX);
         Driver {
-            keeper: Keeper::new(pools, Box::new(|| fastrand::u64(..))),
             command: 0,
             command_task: None,
             left_task: None,
             shared,
-            channels: HashMap::new(),
             tasks: TaskTracker::new(),
             sessions: Some(sessions),
             reports,
@@ -81,7 +74,6 @@ impl Driver {
             last_error: None,
             complaints: Complaints::default(),
             next_try: Duration::ZERO,
-            started: Instant::now(),
         }
     }
 
@@ -92,28 +84,30 @@ impl Driver {
         let (mut pools, mut changes) = (shared.pools.subscribe(), shared.network.subscribe());
         self.pause(&pools.borrow_and_update());
         let mut network = std::pin::pin!(network::watch(&shared.network));
-        self.keeper.handle_timeout(self.now());
+        self.state().keeper.handle_timeout(self.now());
         let mut reports = Vec::new();
         loop {
             self.perform();
             self.publish();
-            let wake = self.keeper.poll_timeout().map(|due| self.started + due.since_start());
+            let due = self.state().keeper.poll_timeout();
+            let wake = due.map(|due| shared.channels.started + due.since_start());
             tokio::select! {
                 () = shared.leaving.cancelled() => break,
                 // What has come together is answered together.
                 1.. = self.reports.recv_many(&mut reports, REPORTS_MAX) => {
                     reports.drain(..).for_each(|report| self.take(report));
                 }
+                () = shared.channels.due.notified() => {}
                 () = shared.accepted.notified() => {}
-                () = wait_until(wake) => self.keeper.handle_timeout(self.now()),
+                () = wait_until(wake) => self.state().keeper.handle_timeout(self.now()),
                 Ok(()) = pools.changed() => {
                     self.pause(&pools.borrow_and_update());
                 }
-                Ok(()) = changes.changed() => self.keeper.handle_return(self.now()),
+                Ok(()) = changes.changed() => self.state().keeper.handle_return(self.now()),
                 () = &mut network => {}
             }
             let unaccepted = shared.unaccepted.load(Ordering::Acquire);
-            self.keeper.handle_backlog(self.now(), unaccepted);
+            self.state().keeper.handle_backlog(self.now(), unaccepted);
         }
         self.leave().await;
     }
@@ -122,9 +116,9 @@ impl Driver {
     async fn leave(mut self) {
         let shared = Arc::clone(&self.shared);
         shared.status.send_replace(Status::Draining);
-        self.keeper.handle_drain();
+        self.state().keeper.handle_drain();
         self.perform();
-        shared.wants_back.iter().for_each(|it| it.store(false, Ordering::Relaxed));
+        shared.channels.publish(&self.state());
         // Once the channels' tasks have ended too, the queue has an end: what is in it is still accepted.
         self.sessions = None;
         self.tasks.close();
@@ -152,16 +146,22 @@ impl Driver {
     /// Tells the keeper which pools are not to be had for now.
     fn pause(&mut self, pools: &[PoolState]) {
         for (index, pool) in pools.iter().enumerate() {
-            self.keeper.handle_paused(self.now(), index, !pool.is_available);
+            self.state().keeper.handle_paused(self.now(), index, !pool.is_available);
         }
     }
 
     fn now(&self) -> Time {
-        Time::from_start(self.started.elapsed())
+        self.shared.channels.now()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.channels.lock()
     }
 
     fn perform(&mut self) {
-        while let Some(output) = self.keeper.poll_output() {
+        loop {
+            let output = self.state().keeper.poll_output();
+            let Some(output) = output else { return };
             let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
             match output {
                 Output::DialCommand => {
@@ -178,11 +178,12 @@ impl Driver {
                 }
                 // A task that opened its session already, by the first byte, is not told again.
                 Output::Open(slot) => {
-                    if let Some(channel) = self.channels.remove(&slot) {
-                        let _told = channel.send(Open);
+                    let verdict = self.state().take_verdict(slot);
+                    if let Some(verdict) = verdict {
+                        let _told = verdict.send(Open);
                     }
                 }
-                Output::Close(slot) => drop(self.channels.remove(&slot)),
+                Output::Close(slot) => drop(self.state().take_verdict(slot)),
             }
         }
     }
@@ -190,15 +191,14 @@ impl Driver {
     /// What a channel's task works with; `None` when the listener is leaving.
     fn channel(&mut self, slot: Slot) -> Option<channel::Task> {
         let sessions = self.sessions.clone()?;
-        let (sender, verdict) = oneshot::channel();
-        self.channels.insert(slot, sender);
+        let verdict = self.shared.channels.enter(slot);
         let (shared, reports) = (Arc::clone(&self.shared), self.reporter.clone());
         Some(channel::Task { slot, shared, reports, sessions, verdict })
     }
 
     fn take(&mut self, report: Report) {
         let now = self.now();
-        let was_ready = self.keeper.is_ready();
+        let was_ready = self.state().keeper.is_ready();
         match report {
             Report::Command(number, report) if number == self.command => {
                 self.of_command(now, was_ready, report);
@@ -211,70 +211,55 @@ impl Driver {
             }
             Report::Command(..) => debug!("an older command channel has ended"),
             Report::ChannelAnswered { slot, channel_id, clients } => {
-                if clients.is_some() {
-                    let service = self.shared.link.services().first().cloned();
-                    self.served = vec![Served { service: service.unwrap_or_default(), clients }];
-                }
-                self.keeper.handle_answered(now, slot, channel_id);
+                let service = self.shared.link.services().first().cloned().unwrap_or_default();
+                self.served = vec![Served { service, clients: Some(clients) }];
+                self.state().keeper.handle_answered(now, slot, channel_id);
             }
             Report::ChannelFailed(slot, trouble) => {
-                self.channels.remove(&slot);
-                self.keeper.handle_failed(now, slot, trouble.failure);
+                drop(self.state().take_verdict(slot));
+                self.state().keeper.handle_failed(now, slot, trouble.failure);
                 self.troubled(was_ready, false, trouble);
             }
             Report::ChannelOpened(slot) => {
-                self.channels.remove(&slot);
-                self.keeper.handle_first_byte(now, slot);
+                drop(self.state().take_verdict(slot));
+                self.state().keeper.handle_first_byte(now, slot);
             }
-            Report::ChannelEnded(slot) => self.keeper.handle_ended(now, slot),
+            Report::ChannelEnded(slot) => self.state().keeper.handle_ended(now, slot),
             Report::ChannelLost(slot) => {
-                self.channels.remove(&slot);
-                self.keeper.handle_lost(now, slot);
+                drop(self.state().take_verdict(slot));
+                self.state().keeper.handle_lost(now, slot);
             }
-            Report::ChannelReturned(returned) => self.returned(*returned),
-        }
-    }
-
-    /// Keeps a channel that has carried a session, for another, where it is wanted. The relay takes none back of an earlier command
-    /// channel, and one that it was not heard of over for a while may have been another host's to answer on.
-    fn returned(&mut self, Returned { mut stream, origin }: Returned) {
-        let is_current = origin.keys == self.shared.link.keys() && origin.since.is_unbroken();
-        let (pool, id) = (origin.pool, origin.channel_id);
-        let slot = is_current.then(|| self.keeper.handle_returned(self.now(), pool, id)).flatten();
-        match slot.and_then(|slot| self.channel(slot)) {
-            Some(task) => drop(self.tasks.spawn(task.wait_again(stream, origin))),
-            // Over TLS, to be dropped alone would be an abort.
-            None => stream.end_now(),
         }
     }
 
     /// The command channel has something to tell.
     fn of_command(&mut self, now: Time, was_ready: bool, report: CommandReport) {
         match report {
-            CommandReport::Up => self.keeper.handle_command_up(now),
+            CommandReport::Up => self.state().keeper.handle_command_up(now),
             CommandReport::Answered { services } => {
                 self.served = services;
                 self.hopeless_in_a_row = 0;
-                self.keeper.handle_command_answered(now);
+                self.state().keeper.handle_command_answered(now);
             }
             CommandReport::Silence => {
                 warn!(relay = %self.shared.link.hosts(), "relay not heard of for too long, connecting anew");
-                self.keeper.handle_silence(now);
+                self.state().keeper.handle_silence(now);
             }
             CommandReport::Original { stream, answer } => {
                 // Where no channel is wanted it is closed, as any idle channel may be.
-                if let Some(slot) = self.keeper.handle_adopted(now, answer.channel_id)
+                let slot = self.state().keeper.handle_adopted(now, answer.channel_id);
+                if let Some(slot) = slot
                     && let Some(task) = self.channel(slot)
                 {
                     self.tasks.spawn(task.adopt(stream, answer));
                 }
             }
             CommandReport::Failed(trouble) => {
-                self.keeper.handle_command_failed(now, trouble.failure);
+                self.state().keeper.handle_command_failed(now, trouble.failure);
                 self.troubled(was_ready, true, trouble);
             }
             CommandReport::Lost(trouble) => {
-                self.keeper.handle_command_lost(now);
+                self.state().keeper.handle_command_lost(now);
                 self.troubled(was_ready, true, trouble);
             }
             CommandReport::Announced(announcement) => self.announced(announcement),
@@ -284,7 +269,7 @@ impl Driver {
     fn announced(&mut self, announcement: Announcement) {
         match announcement {
             Announcement::Open { channel_id } => {
-                self.keeper.handle_announced(self.now(), channel_id);
+                self.state().keeper.handle_announced(self.now(), channel_id);
             }
             Announcement::Drop { channel_id } => {
                 let id = SessionId::of_channel(channel_id);
@@ -298,7 +283,7 @@ impl Driver {
             Announcement::Leaving { reason, retry_after_ms } => {
                 let pause = Duration::from_millis(retry_after_ms.unwrap_or_default().into());
                 info!(reason, ?pause, "relay is leaving");
-                self.keeper.handle_relay_leaving(self.now(), pause);
+                self.state().keeper.handle_relay_leaving(self.now(), pause);
                 self.shared.begin_contact_anew();
                 // From now on it tells of the sessions that run there, and of nothing else. Of those that have left, one is kept.
                 self.command += 1;
@@ -309,7 +294,7 @@ impl Driver {
                 if let Some(index) = index {
                     let idle = usize::try_from(idle).unwrap_or(usize::MAX);
                     debug!(service, idle, "idle channels wanted");
-                    self.keeper.handle_wanted(self.now(), index, idle);
+                    self.state().keeper.handle_wanted(self.now(), index, idle);
                 }
             }
             Announcement::Unknown { message_type } => {
@@ -332,9 +317,10 @@ impl Driver {
             }
         }
         if let Some(pause) = retry_after {
-            self.keeper.handle_pause(now, pause);
+            self.state().keeper.handle_pause(now, pause);
         }
-        self.next_try = self.keeper.next_try().map_or(Duration::ZERO, |due| due - now);
+        let next_try = self.state().keeper.next_try();
+        self.next_try = next_try.map_or(Duration::ZERO, |due| due - now);
         if let Some(hopeless) = hopeless {
             if let Some(waiting) = self.hopeless.take() {
                 // Whoever was waiting for the listener may have stopped.
@@ -354,7 +340,7 @@ impl Driver {
 
     /// Says what went wrong, where it is news.
     fn say(&mut self, was_ready: bool, message: &str) {
-        if !was_ready && self.keeper.is_arriving(self.now()) {
+        if !was_ready && self.state().keeper.is_arriving(self.now()) {
             // Of channels that were dialled together one may be refused before another is answered. If it was the last, it will be said
             // of the next.
             return;
@@ -368,7 +354,8 @@ impl Driver {
         // To the millisecond, which is as much as anyone wants to read.
         let next_try = self.next_try
             - Duration::from_nanos(u64::from(self.next_try.subsec_nanos() % 1_000_000));
-        match (was_ready, self.keeper.is_ready()) {
+        let is_ready = self.state().keeper.is_ready();
+        match (was_ready, is_ready) {
             (true, false) => warn!(error, ?next_try, "relay lost, trying again"),
             (true, true) => warn!(error, ?next_try, "no further channel, trying again"),
             (false, _) => warn!(error, ?next_try, "no way to the relay, trying again"),
@@ -377,15 +364,13 @@ impl Driver {
 
     /// Sets the status, where it is another, and says which channels are to come back.
     fn publish(&mut self) {
-        for (pool, wants_back) in self.shared.wants_back.iter().enumerate() {
-            wants_back.store(self.keeper.wants_back(pool), Ordering::Relaxed);
-        }
-        let status = if self.keeper.is_ready() {
+        self.shared.channels.publish(&self.state());
+        let status = if self.state().keeper.is_ready() {
             self.hopeless = None;
             self.last_error = None;
             Status::Ready { services: self.served.clone() }
         } else {
-            let waiting = self.keeper.next_try().is_some_and(|due| due > self.now());
+            let waiting = self.state().keeper.next_try().is_some_and(|due| due > self.now());
             let next_try = waiting.then_some(self.next_try);
             Status::Connecting { last_error: self.last_error.clone(), next_try }
         };

@@ -27,6 +27,7 @@ mod axum;
 pub mod blocking;
 mod builder;
 mod channel;
+mod channels;
 mod clock;
 mod command;
 mod complaints;

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use relayserver_core::Reason;
-use relayserver_core::keeper::{Failure, PoolIndex, Slot};
+use relayserver_core::keeper::{Failure, Slot};
 #[cfg(feature = "tls")]
 use relayserver_transport::TlsConnectError;
 use relayserver_transport::{DialError, DialErrorKind, HostPort, Stream};
@@ -14,50 +14,27 @@ use relayserver_wire::hello::{Answer, Refusal};
 use tokio::sync::mpsc;
 
 use crate::Error;
-use crate::contact::Since;
 use crate::status::Served;
 
 /// What the tasks of channels tell the driver.
 pub(crate) enum Report {
     /// Of the command channel with this number. There may be two for a while: that of a relay that is leaving, and its successor's.
     Command(u64, CommandReport),
-    /// The relay has answered: the channel is idle.
+    /// An original has answered: the channel is idle.
     ChannelAnswered {
         slot: Slot,
         channel_id: i32,
-        /// Where clients connect, as an original gives it.
-        clients: Option<String>,
+        /// Where clients connect.
+        clients: String,
     },
     /// The relay has not answered.
     ChannelFailed(Slot, Trouble),
-    /// The session's first byte has come, and its task hands it on.
+    /// An original's: the session's first byte has come, and its task hands it on.
     ChannelOpened(Slot),
     /// FIN has come and no byte.
     ChannelEnded(Slot),
     /// An idle channel was reset.
     ChannelLost(Slot),
-    /// A session has ended in order, and its channel can carry another.
-    ChannelReturned(Box<Returned>),
-}
-
-/// A channel that has carried a session to its end.
-pub(crate) struct Returned {
-    pub(crate) stream: Stream,
-    pub(crate) origin: Origin,
-}
-
-/// What is to be known of a channel to use it once more.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    pub(crate) pool: PoolIndex,
-    pub(crate) channel_id: i32,
-    /// There was contact with its relay since then, or it is of no use.
-    pub(crate) since: Since,
-    /// How many keys the relay had given when it was dialled.
-    pub(crate) keys: u64,
-    /// Whether it has carried none before, and has a user timeout that none with a session may have. One that waits again is found to be
-    /// dead by its keepalive.
-    pub(crate) is_first: bool,
 }
 
 /// What the task of a command channel tells.

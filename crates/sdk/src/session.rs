@@ -14,7 +14,7 @@ use relayserver_transport::{Stream, acknowledged, close_politely};
 use relayserver_wire::WORD_LEN_MAX;
 use relayserver_wire::start::{Start, Verdict};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Empty, ReadBuf, empty};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::field::display;
 use tracing::{debug, info};
@@ -22,7 +22,6 @@ use tracing::{debug, info};
 use crate::SessionId;
 use crate::contact::Since;
 use crate::events::DropReason;
-use crate::report::{Origin, Report, Returned};
 use crate::shared::Shared;
 
 /// A client, connected through the relay. It reads and writes as a `TcpStream` does.
@@ -53,27 +52,20 @@ pub struct Session {
 pub(crate) enum Opening {
     /// An original assigned a client to the channel.
     Announced { channel_id: i32 },
-    /// A relay of version 2 offers it.
-    Offered { start: Start, home: Home },
+    /// A relay of version 2 offers it; the relay was heard of since.
+    Offered { start: Start, since: Since, home: Home },
 }
 
-/// Where a channel goes that has carried its session to the end.
+/// Where a channel goes that has carried its session to the end: to its task. Dropping it says that it does not come.
 #[derive(Debug)]
-pub(crate) struct Home {
-    pub(crate) origin: Origin,
-    pub(crate) reports: mpsc::Sender<Report>,
-}
+pub(crate) struct Home(pub(crate) oneshot::Sender<Stream>);
 
 impl Home {
-    /// Gives the channel back, which the relay may have given another session already: so a driver that is behind is waited for. Without
-    /// one the listener is gone, and the channel is closed.
-    fn take(self, stream: Stream, life: &Arc<Life>) {
-        let Home { origin, reports } = self;
-        let report = Report::ChannelReturned(Box::new(Returned { stream, origin }));
-        if let Err(TrySendError::Full(report)) = reports.try_send(report) {
-            life.outlive(async move {
-                let _taken = reports.send(report).await;
-            });
+    /// Gives the channel back.
+    fn take(self, stream: Stream) {
+        if let Err(mut unwanted) = self.0.send(stream) {
+            // Over TLS, to be dropped alone would be an abort.
+            unwanted.end_now();
         }
     }
 }
@@ -104,9 +96,8 @@ impl Session {
                 let service = shared.link.services().first().cloned().unwrap_or_default();
                 (SessionId::of_channel(channel_id), service, None, None, None)
             }
-            Opening::Offered { start, home } => {
+            Opening::Offered { start, since, home } => {
                 let id = SessionId::of_session(start.session_id);
-                let since = home.origin.since.clone();
                 let offer = Offer { since, frame: Verdict::Accepted.encode(), written: 0 };
                 (id, start.service, start.client_addr, Some(offer), Some(home))
             }
@@ -368,21 +359,20 @@ impl Session {
         if stream.can_carry_another() {
             self.give_back(stream);
         } else if !has_ended || stream.has_sent_end() || stream.is_encrypted() {
-            let (home, life) = (self.home.take(), Arc::clone(&self.life));
-            self.life.outlive(close_later(stream, home, life));
+            self.life.outlive(close_later(stream, self.home.take()));
         }
     }
 
     fn give_back(&mut self, stream: Stream) {
         if let Some(home) = self.home.take() {
-            home.take(stream, &self.life);
+            home.take(stream);
         }
     }
 }
 
 /// Ends a session over a connection that is for many, once there is room for the end. Where that was said before the client's has come,
 /// the relay may take the connection for one that stays: so the client's end is waited for, for a while.
-async fn close_later(mut stream: Stream, home: Option<Home>, life: Arc<Life>) {
+async fn close_later(mut stream: Stream, home: Option<Home>) {
     if !stream.has_sent_end() {
         return match stream.is_encrypted() {
             true => close_politely_in_time(&mut stream).await,
@@ -393,7 +383,7 @@ async fn close_later(mut stream: Stream, home: Option<Home>, life: Arc<Life>) {
     let mut byte = [0];
     let heard = timeout(limits::LINGER_TIMEOUT, stream.read(&mut byte)).await;
     match (heard, home) {
-        (Ok(Ok(0)), Some(home)) if stream.can_carry_another() => home.take(stream, &life),
+        (Ok(Ok(0)), Some(home)) if stream.can_carry_another() => home.take(stream),
         _ => stream.abort(),
     }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use relayserver_core::keeper::PoolBounds;
@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::channels::Channels;
 use crate::contact::Contact;
 use crate::events::{DropReason, EVENTS_MAX, Event};
 use crate::link::Link;
@@ -21,6 +22,7 @@ use crate::{Session, SessionId};
 
 pub(crate) struct Shared {
     pub(crate) link: Link,
+    pub(crate) channels: Channels,
     /// When the relay was last heard of.
     contact: Mutex<Arc<Contact>>,
     /// Where what sessions leave unsent is still sent.
@@ -32,8 +34,6 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Sender<Status>,
     /// One for each service, in the order of the link's.
     pub(crate) pools: watch::Sender<Vec<PoolState>>,
-    /// Of each of them, whether a channel whose session ends now is to carry another.
-    pub(crate) wants_back: Vec<Arc<AtomicBool>>,
     /// How often the machine's network has changed.
     pub(crate) network: watch::Sender<u64>,
     /// The listener leaves the pool.
@@ -110,13 +110,13 @@ impl Shared {
         let connecting = Status::Connecting { last_error: None, next_try: None };
         Shared {
             link,
+            channels: Channels::new(pools),
             contact: Mutex::new(Arc::new(Contact::new())),
             runtime: Handle::current(),
             runtime_owner: OnceLock::new(),
             failure: OnceLock::new(),
             status: watch::Sender::new(connecting),
             pools: watch::Sender::new(pools.iter().map(pool).collect()),
-            wants_back: pools.iter().map(|_| Arc::default()).collect(),
             network: watch::Sender::new(0),
             leaving: CancellationToken::new(),
             over: CancellationToken::new(),

@@ -89,8 +89,8 @@ impl Drop for ChannelGuard {
 pub(crate) struct SessionGuard {
     pub(super) assignments: Arc<Assignments>,
     pub(crate) session: SessionId,
-    /// How the session ended, where that is known.
-    pub(super) end: Option<End>,
+    /// Whether the book knows how it ended.
+    pub(super) has_ended: bool,
 }
 
 impl SessionGuard {
@@ -100,7 +100,13 @@ impl SessionGuard {
 
     /// The session is over.
     pub(crate) fn ended(mut self, end: End) {
-        self.end = Some(end);
+        self.has_ended = true;
+        self.tell_end(end);
+    }
+
+    fn tell_end(&self, end: End) {
+        let input = Input::SessionEnded { session: self.session, end };
+        self.assignments.drive(&mut self.assignments.lock(), input);
     }
 
     /// Takes the client out of the book, unless it was assigned meanwhile.
@@ -112,12 +118,10 @@ impl SessionGuard {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        let end = self.end.unwrap_or_else(|| {
+        if !self.has_ended {
             // One of the two is news to the book: either it waits, or it runs.
             self.gone();
-            End { reason: Reason::HostAborted, bytes_to_host: 0, bytes_to_client: 0 }
-        });
-        let input = Input::SessionEnded { session: self.session, end };
-        self.assignments.drive(&mut self.assignments.lock(), input);
+            self.tell_end(End { reason: Reason::HostAborted, bytes_to_host: 0, bytes_to_client: 0 });
+        }
     }
 }

@@ -16,9 +16,9 @@ const READ_AHEAD: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
     reading: Reading,
-    /// Read, and not asked for yet: from `taken` on.
-    ahead: Vec<u8>,
-    taken: usize,
+    /// Read, and not asked for yet: from `taken` on. No more than was read at once.
+    ahead: Box<[u8]>,
+    taken: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,9 +27,9 @@ enum Reading {
     #[default]
     Plain,
     /// A part's length, of which so many bytes were read.
-    Header { value: u32, read: usize },
+    Header { value: u32, read: u8 },
     /// A part, of which so many bytes are left.
-    Payload { left: usize },
+    Payload { left: u32 },
     /// The session's direction has ended. What follows is no more of it.
     Ended,
     /// The session's, to the connection's end.
@@ -115,7 +115,7 @@ impl Incoming {
         let mut chunk = [0; READ_AHEAD];
         let mut chunk = ReadBuf::new(&mut chunk);
         ready!(Pin::new(stream).poll_read(cx, &mut chunk))?;
-        (self.ahead, self.taken) = (chunk.filled().to_vec(), 0);
+        (self.ahead, self.taken) = (chunk.filled().into(), 0);
         Poll::Ready(Ok(self.ahead.len()))
     }
 
@@ -132,11 +132,11 @@ impl Incoming {
 
     /// Gives what was read ahead, as far as there is room.
     fn give_ahead(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
-        while let Some(rest) = self.ahead.get(self.taken..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = self.ahead.get(self.taken as usize..).filter(|it| !it.is_empty()) {
             let step = self.reading.step(rest)?;
             match step {
                 Step::Keep => return Ok(()),
-                Step::Skip(len) => self.taken += len,
+                Step::Skip(len) => self.taken += len as u32,
                 Step::Give(len) => {
                     let len = len.min(buf.remaining());
                     if len == 0 {
@@ -144,11 +144,11 @@ impl Incoming {
                     }
                     buf.put_slice(rest.get(..len).unwrap_or_default());
                     self.reading.given(len);
-                    self.taken += len;
+                    self.taken += len as u32;
                 }
             }
         }
-        (self.ahead, self.taken) = (Vec::new(), 0);
+        (self.ahead, self.taken) = (Box::default(), 0);
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Incoming {
         while let Some(rest) = bytes.get(from..).filter(|rest| !rest.is_empty()) {
             match self.reading.step(rest)? {
                 Step::Keep => {
-                    (self.ahead, self.taken) = (rest.to_vec(), 0);
+                    (self.ahead, self.taken) = (rest.into(), 0);
                     break;
                 }
                 Step::Skip(len) => from += len,
@@ -185,13 +185,13 @@ impl Reading {
         match self {
             Reading::Plain | Reading::Bare => Ok(Step::Give(bytes.len())),
             Reading::Ended => Ok(Step::Keep),
-            Reading::Payload { left } => Ok(Step::Give(bytes.len().min(*left))),
+            Reading::Payload { left } => Ok(Step::Give(bytes.len().min(*left as usize))),
             Reading::Header { value, read } => {
-                let taken = bytes.len().min(HEADER_LEN - *read);
+                let taken = bytes.len().min(HEADER_LEN - usize::from(*read));
                 let of_header = bytes.iter().take(taken);
                 *value = of_header.fold(*value, |value, byte| value << 8 | u32::from(*byte));
-                *read += taken;
-                if *read == HEADER_LEN {
+                *read += taken as u8;
+                if usize::from(*read) == HEADER_LEN {
                     *self = Reading::after(*value)?;
                 }
                 Ok(Step::Skip(taken))
@@ -203,20 +203,18 @@ impl Reading {
         match header {
             END => Ok(Reading::Ended),
             BARE => Ok(Reading::Bare),
-            len => match usize::try_from(len) {
-                Ok(left) if left <= PART_MAX => Ok(Reading::Payload { left }),
-                _ => {
-                    let why = format!("a part of {len} bytes exceeds {PART_MAX}");
-                    Err(io::Error::new(io::ErrorKind::InvalidData, why))
-                }
-            },
+            left if left as usize <= PART_MAX => Ok(Reading::Payload { left }),
+            len => {
+                let why = format!("a part of {len} bytes exceeds {PART_MAX}");
+                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            }
         }
     }
 
     /// So many bytes were given.
     fn given(&mut self, len: usize) {
         if let Reading::Payload { left } = self {
-            *left -= len;
+            *left -= len as u32;
             if *left == 0 {
                 *self = Reading::START;
             }

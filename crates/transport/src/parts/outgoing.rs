@@ -14,7 +14,7 @@ use super::{BARE, END, HEADER_LEN, PART_MAX};
 /// that is used up then costs both processes some 100 µs of CPU; 256 KiB are moved by `splice(2)` for as much less than by copying, and
 /// 64 answers on a thread of their own.
 const PARTS_BEFORE_BARE: u32 = 64;
-const BYTES_BEFORE_BARE: usize = 256 * 1024;
+const BYTES_BEFORE_BARE: u32 = 256 * 1024;
 
 /// What was written of one direction, and what of it the connection has not taken.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Outgoing {
     writing: Writing,
     /// To go out ahead of all that is written: from `sent` on.
     unsent: Vec<u8>,
-    sent: usize,
+    sent: u32,
     /// It waits for what is written next.
     is_held: bool,
     /// Whether there is a faster way for much.
@@ -30,7 +30,7 @@ pub(crate) struct Outgoing {
     /// Whether the connection is to carry another session; where that does not change, it is.
     stays: Option<Arc<AtomicBool>>,
     parts: u32,
-    bytes: usize,
+    bytes: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,8 +170,9 @@ impl Outgoing {
             let of_payload = of_part.saturating_sub(HEADER_LEN);
             self.unsent.extend_from_slice(header.get(of_part..).unwrap_or_default());
             self.unsent.extend_from_slice(payload.get(of_payload..).unwrap_or_default());
-            self.parts += 1;
-            self.bytes += payload.len();
+            // Neither can be large before it goes bare; and over TLS, where it does not, they are of no use.
+            self.parts = self.parts.saturating_add(1);
+            self.bytes = self.bytes.saturating_add(payload.len() as u32);
             return Poll::Ready(Ok(payload.len()));
         }
     }
@@ -220,7 +221,7 @@ impl Outgoing {
     }
 
     fn rest(&self) -> &[u8] {
-        self.unsent.get(self.sent..).unwrap_or_default()
+        self.unsent.get(self.sent as usize..).unwrap_or_default()
     }
 
     /// So many bytes are with the connection: gives how many of them are not of what was unsent.
@@ -228,7 +229,7 @@ impl Outgoing {
         let of_unsent = self.rest().len();
         match written.checked_sub(of_unsent) {
             None => {
-                self.sent += written;
+                self.sent += written as u32;
                 0
             }
             Some(more) => {
