@@ -78,6 +78,7 @@ LATER = message_classes(
 HOST_ID = bytes(range(0x00, 0x100, 0x11))
 CHANNEL_KEY = bytes(range(0xF0, 0x00, -0x0F))
 SESSION_ID = bytes.fromhex("0123456789abcdeffedcba9876543210")
+MANY_SESSIONS = 1
 TOKEN = "rls_example.c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I"
 
 
@@ -166,6 +167,11 @@ FRAMES = (
         hello(role=2, channel_key=CHANNEL_KEY, service=["ssh"]),
     ),
     (
+        "hello-v2-data-many-sessions",
+        "A hello of version 2 that opens a data channel for the service ssh, by a host that has one session after another on it.",
+        hello(role=2, channel_key=CHANNEL_KEY, service=["ssh"], feature=[MANY_SESSIONS]),
+    ),
+    (
         "hello-v2-unknown-role",
         "A hello of version 2 for a role that there is not. It is read, so that it can be answered.",
         hello(role=5),
@@ -188,6 +194,11 @@ FRAMES = (
         "answer-v2-data",
         "The answer that makes a connection a data channel of version 2: its field 16 is there, and empty.",
         answer(1, v2=dict()),
+    ),
+    (
+        "answer-v2-data-many-sessions",
+        "The answer that makes a connection a data channel of version 2 that carries one session after another.",
+        answer(1, v2=dict(feature=[MANY_SESSIONS])),
     ),
     (
         "answer-v2-refused",

@@ -52,7 +52,7 @@ pub enum Target {
     Echo,
 }
 
-/// How many data channels a pool may hold: 1 to 1000.
+/// A bound of a pool: 1 to 1000 data channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolSize(u16);
 
@@ -96,7 +96,8 @@ section! {
     pub struct Pool {
         /// At least so many, 1 to 1000.
         min: PoolSize = Absent::Default(PoolSize(10)),
-        /// At most so many, 1 to 1000, however many the relay asks for: it goes by how clients arrive.
+        /// At most so many are dialled, 1 to 1000, however many the relay asks for: it goes by how clients arrive. As many again may wait
+        /// that have come back from sessions.
         max: PoolSize = Absent::Default(PoolSize(256)),
     }
 }

@@ -359,7 +359,10 @@ impl Keeper {
             assert_eq!(pool.held, held, "a pool's channels are counted");
             let of_pool = |it: &&Channel| it.pool() == index && !it.was_returned();
             let dialled = self.channels.values().filter(of_pool).count();
-            assert!(dialled <= pool.bounds().max, "more channels than the pool has places");
+            assert!(
+                dialled <= pool.bounds().max,
+                "more channels dialled than the pool's upper bound"
+            );
             assert!(!pool.is_paused() || held == 0, "a paused pool has channels");
             let trims = self.excess_of(index) == 0 || self.trim_at.is_some();
             assert!(trims || self.leaving, "what is too many is to be closed");

@@ -41,8 +41,8 @@ pub(crate) struct Opened {
     pub(crate) sent: usize,
 }
 
-/// Puts a channel into the pool, and serves it. Its sessions are a task of their own: what a channel needs before it takes as much
-/// again.
+/// Puts a new channel into the pool and waits there for its first client. That session, and all that follow on the channel, have another
+/// task: this one is as large as what came before it needed.
 pub(crate) async fn enter(stream: Stream, guard: ChannelGuard, context: &Arc<Context>) {
     let (handle, start) = oneshot::channel();
     context.assignments.channel_idle(guard.channel, handle);

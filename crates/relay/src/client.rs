@@ -1,5 +1,5 @@
-//! A client from its accept to the moment a channel's task takes it over, or it is refused. Nothing of what it sends is
-//! read here.
+//! A client from its accept to the moment a channel's task takes it over, or it is refused; without a task of its own where a channel is
+//! idle for it. Nothing of what it sends is read here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -114,7 +114,8 @@ impl Client {
 
     /// Goes where the book says.
     fn decided(self, verdict: Verdict, client_was_reset: bool) -> Next {
-        let Client { stream, addr: client_addr, service, held, was_offered, stop, guard, .. } = self;
+        let Client { stream, addr: client_addr, service, held, was_offered, stop, guard, .. } =
+            self;
         let (assignment, channel) = match verdict {
             Verdict::Assigned(assignment, channel) => (assignment, channel),
             Verdict::Refused(reason) => {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use relayserver_core::limits;
 use relayserver_splice::{Counts, Leg, Side, Splice};
+#[cfg(not(simulation))]
+use relayserver_transport::PartsOverTcp;
 use relayserver_transport::net::TcpStream;
 use relayserver_transport::{Stream, acknowledged, close_politely, is_acknowledged};
 use tokio::time::timeout;
@@ -44,15 +46,20 @@ impl Legs {
         }
     }
 
-    /// The client's and the host's, to be lent to a splice.
-    pub(crate) fn both(&mut self) -> (Leg<'_>, Leg<'_>) {
-        (leg(self.client.metered()), leg(self.host.metered()))
+    /// The client's and the host's, to be lent to a splice. What it takes for that stands in `lent` meanwhile.
+    pub(crate) fn both<'a>(&'a mut self, lent: &'a mut Lent<'a>) -> (Leg<'a>, Leg<'a>) {
+        (leg(self.client.metered()), lend(self.host.metered(), lent))
     }
 
-    /// Whether the host's connection is one for many sessions that may turn into a plain one, over which bytes go faster.
+    /// Whether the host's connection is one for many sessions that may turn into a plain one, over which bytes go faster. Where the host has
+    /// begun with that, it is answered.
     pub(crate) fn may_go_bare(&mut self) -> bool {
         let stream = &mut self.host.metered().stream;
-        !stream.is_encrypted() && matches!(stream.barest(), Stream::Parts(_))
+        if stream.is_encrypted() {
+            return false;
+        }
+        stream.answer_bare();
+        matches!(stream.barest(), Stream::Parts(_))
     }
 
     /// The host's connection, where the session has ended in order and it can carry another. The client's is still to be closed.
@@ -100,8 +107,8 @@ impl Legs {
     async fn deliver_last_word(mut self, mut splice: Splice, counts: &Counts, bound: Duration) {
         splice.abandon(Side::Client);
         let delivered = {
-            let mut told_already = |_| {};
-            let (client, host) = self.both();
+            let (mut told_already, mut lent) = (|_| {}, None);
+            let (client, host) = self.both(&mut lent);
             let rest = splice.run(client, host, counts, &mut told_already);
             tokio::select! {
                 rest = rest => rest.is_ok(),
@@ -151,6 +158,25 @@ impl Drop for Held {
             unsettled.stream.reset_on_close();
         }
     }
+}
+
+/// What a connection in parts is while it is lent.
+#[cfg(not(simulation))]
+pub(crate) type Lent<'a> = Option<PartsOverTcp<'a>>;
+#[cfg(simulation)]
+pub(crate) type Lent<'a> = Option<&'a ()>;
+
+/// As [`leg`], but in parts with the socket beneath, so that an abort is noticed.
+fn lend<'a>(metered: &'a mut Metered, lent: &'a mut Lent<'a>) -> Leg<'a> {
+    #[cfg(not(simulation))]
+    if metered.meter.is_none() && metered.stream.is_in_parts_over_tcp() {
+        *lent = metered.stream.parts_over_tcp();
+        let Some(parts) = lent else { unreachable!("it is in parts") };
+        let socket = parts.socket();
+        return Leg::Over(parts, socket);
+    }
+    let _ = lent;
+    leg(metered)
 }
 
 fn leg(metered: &mut Metered) -> Leg<'_> {

@@ -1,5 +1,5 @@
-//! Accepts connections and does nothing else: each goes to a task of its own at once, or, a client that gets a channel at once, to the
-//! task of that channel. When descriptors run out it says so, waits, and goes on.
+//! Accepts connections and waits for none of them: each goes to a task of its own at once, or, where it is a client for whom a channel is
+//! idle, to that channel's. When descriptors run out it says so, waits, and goes on.
 
 use std::future::Future;
 use std::io;

@@ -1,5 +1,5 @@
-//! A session from its assignment to its one end: moves bytes between the client's leg and the host's, tells the book of
-//! every last byte, and says in one log line how it ended.
+//! A session from its assignment to its one end, and those that follow it on its channel: moves bytes between the client's leg and the
+//! host's, tells the book of every last byte, and says in one log line how it ended.
 
 use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
@@ -45,8 +45,7 @@ struct Over {
     host_finished: bool,
 }
 
-/// Begins the session that has opened, to its end; and those that open on the same channel after it, one after the other. When the relay is
-/// over, nothing is waited for.
+/// Runs the session that has opened to its end, and then those that open on the same channel. Once the relay is over, nothing is waited for.
 pub(crate) fn begin(
     opened: Opened,
     context: Arc<Context>,
@@ -131,7 +130,8 @@ impl Session {
             let mut on_eof = |side| progress.finished(side);
             // A host's connection that is for many may turn into a plain one meanwhile, over which bytes go faster.
             let until = if legs.may_go_bare() { Until::Woken } else { until };
-            let (client, host) = legs.both();
+            let mut lent = None;
+            let (client, host) = legs.both(&mut lent);
             tokio::select! {
                 biased;
                 () = ready(()), if self.client_was_reset => break Reason::ClientAborted,

@@ -81,15 +81,15 @@ impl Builder {
     }
 
     /// How many data channels to keep waiting for the clients of each service: at least so many, and as many as the relay asks for,
-    /// which goes by how clients arrive, but not more than the upper bound. 10 to 256 unless said otherwise; at least 1. Sessions are
-    /// not counted.
+    /// which goes by how clients arrive, but this host dials no more than the upper bound. As many again may wait that have carried a
+    /// session. 10 to 256 unless said otherwise; at least 1. Sessions are not counted.
     pub fn pool(mut self, channels: RangeInclusive<usize>) -> Builder {
         self.pool = PoolBounds::new(*channels.start(), *channels.end());
         self
     }
 
-    /// How many data channels to keep waiting for the clients of each service, always: [`pool`](Builder::pool) with both bounds the
-    /// same.
+    /// How many data channels to keep waiting for the clients of each service, with none dialled beyond: [`pool`](Builder::pool)
+    /// with both bounds the same.
     pub fn pool_size(self, channels: usize) -> Builder {
         self.pool(channels..=channels)
     }

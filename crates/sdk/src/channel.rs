@@ -14,12 +14,13 @@ use relayserver_wire::{HEADER_LEN, HELLO_FRAME_MAX, START_FRAME_MAX, frame};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::contact::Since;
 use crate::report::{Fault, Port, Report, Trouble};
 use crate::session::{Home, Opening, Session};
-use crate::shared::Shared;
+use crate::shared::{Serving, Shared};
 
 /// What the driver tells a channel's task. Dropping the sender closes the channel.
 pub(crate) struct Open;
@@ -75,7 +76,9 @@ impl Task {
         if self.idle(&mut stream).await {
             prepare(&stream);
             let session = Session::open(Opening::Announced { channel_id }, stream, &self.shared);
-            self.hand_on(session).await;
+            if let Some(serving) = self.hand_on(session) {
+                serving.await;
+            }
         }
     }
 
@@ -93,8 +96,8 @@ impl Task {
             let Task { shared, reports, .. } = &self;
             let (shared, reports) = (Arc::clone(shared), reports.clone());
             let sessions = self.sessions.downgrade();
-            self.hand_on(session).await;
-            let Ok(returned) = back.await else { return };
+            let serving = self.hand_on(session);
+            let Some(returned) = carried(serving, back, &shared.leaving).await else { return };
             stream = returned;
             let kept = origin.is_current(&shared).then(|| {
                 let sessions = sessions.upgrade()?;
@@ -133,7 +136,9 @@ impl Task {
         };
         match start {
             Ok(start) => {
-                self.shared.channels.opened(slot);
+                let waits = usize::from(self.shared.serving().is_none());
+                let unaccepted = self.shared.unaccepted.load(Ordering::Acquire) + waits;
+                self.shared.channels.opened(slot, unaccepted);
                 Some(start)
             }
             Err(why) => {
@@ -148,12 +153,10 @@ impl Task {
         }
     }
 
-    /// Has the session served here, or gives it to whoever accepts. Holds nothing of the queue meanwhile.
-    async fn hand_on(self, session: Session) {
+    /// What serves the session; `None` where it goes to whoever accepts. Whoever awaits it holds nothing of the queue meanwhile.
+    fn hand_on(self, session: Session) -> Option<Serving> {
         if let Some(serve) = self.shared.serving() {
-            let serving = serve(session);
-            drop(self);
-            return serving.await;
+            return Some(serve(session));
         }
         self.shared.unaccepted.fetch_add(1, Ordering::AcqRel);
         // The queue has room for as many as the keeper lets come; without a listener, nobody is there to serve the client.
@@ -164,6 +167,7 @@ impl Task {
             }
             self.shared.session_accepted();
         }
+        None
     }
 
     async fn report(&self, report: Report) {
@@ -220,6 +224,27 @@ fn prepare(stream: &Stream) {
     if let Some(socket) = stream.tcp() {
         prepare_session(socket);
     }
+}
+
+/// The channel, as soon as it has carried its session to the end. A handler that goes on after that does so in a task of its own: the
+/// relay may have given the channel to another client. `None` where it does not come back.
+async fn carried(
+    serving: Option<Serving>,
+    mut back: oneshot::Receiver<Stream>,
+    leaving: &CancellationToken,
+) -> Option<Stream> {
+    if let Some(mut serving) = serving {
+        tokio::select! {
+            biased;
+            () = &mut serving => {}
+            returned = &mut back => {
+                tokio::spawn(serving);
+                return returned.ok();
+            }
+        }
+    }
+    // Whoever has the session, or what is left of it, may have it for long.
+    leaving.run_until_cancelled(back).await?.ok()
 }
 
 /// Whether the relay, too, has one session after another on the channel that it has answered.

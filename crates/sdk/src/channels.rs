@@ -67,11 +67,12 @@ impl Channels {
         self.due.notify_one();
     }
 
-    /// A session has opened on the channel, by its first byte.
-    pub(crate) fn opened(&self, slot: Slot) {
+    /// A session has opened on the channel, by its first byte. So many wait to be accepted, this one among them where it has to.
+    pub(crate) fn opened(&self, slot: Slot, unaccepted: usize) {
         self.tell(|state, now| {
             state.verdicts.remove(&slot);
             state.keeper.handle_first_byte(now, slot);
+            state.keeper.handle_backlog(now, unaccepted);
         });
     }
 
@@ -96,7 +97,9 @@ impl Channels {
 
     /// Tells the keeper, and wakes the driver where there is something for it to do.
     fn tell<R>(&self, tell: impl FnOnce(&mut State, Time) -> R) -> R {
-        let (now, mut state) = (self.now(), self.lock());
+        let mut state = self.lock();
+        // Under the lock: the keeper's time goes forward.
+        let now = self.now();
         let due_before = state.keeper.poll_timeout();
         let told = tell(&mut state, now);
         self.publish(&state);

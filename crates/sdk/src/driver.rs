@@ -1,8 +1,8 @@
 //! Performs what the keeper decides: one task a listener, which starts the tasks of channels, hears from them, and tells the
 //! world how it stands.
 
-use std::sync::{Arc, MutexGuard};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use relayserver_core::Time;

@@ -57,9 +57,10 @@ impl Listener {
         Ok(session)
     }
 
-    /// Serves every client with `handler`, each in a task of its own, until the listener is closed.
+    /// Serves every client with `handler`, at the same time, none held up by another, until the listener is closed.
     ///
-    /// A handler that panics ends its session, with a reset, and no other. One that fails is logged.
+    /// A handler that panics ends its session, with a reset, and no other. One that fails is logged. A handler may go on after its session
+    /// has ended; nobody waits for it.
     ///
     /// Dropping the future stops accepting; sessions under way run on.
     ///
@@ -79,7 +80,7 @@ impl Listener {
             })
         });
         let _serving = self.shared.serve_with(&serve);
-        // Those that had come before.
+        // Those that had come before, and those that come while nothing serves.
         loop {
             match self.accept().await {
                 Ok(session) => drop(tokio::spawn(serve(session))),

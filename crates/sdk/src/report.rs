@@ -31,9 +31,9 @@ pub(crate) enum Report {
     ChannelFailed(Slot, Trouble),
     /// An original's: the session's first byte has come, and its task hands it on.
     ChannelOpened(Slot),
-    /// FIN has come and no byte.
+    /// An original's: FIN has come and no byte.
     ChannelEnded(Slot),
-    /// An idle channel was reset.
+    /// An idle channel was reset; or, of version 2, has ended, or said what opens no session.
     ChannelLost(Slot),
 }
 

@@ -10,10 +10,10 @@ use std::task::{Context, Poll, Waker, ready};
 
 use relayserver_core::limits;
 use relayserver_splice::Leg;
-use relayserver_transport::{Stream, acknowledged, close_politely};
+use relayserver_transport::{Stream, acknowledged};
 use relayserver_wire::WORD_LEN_MAX;
 use relayserver_wire::start::{Start, Verdict};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Empty, ReadBuf, empty};
+use tokio::io::{AsyncRead, AsyncWrite, Empty, ReadBuf, empty};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::field::display;
@@ -23,6 +23,11 @@ use crate::SessionId;
 use crate::contact::Since;
 use crate::events::DropReason;
 use crate::shared::Shared;
+
+mod closing;
+mod halves;
+
+pub use halves::{ReadHalf, WriteHalf};
 
 /// A client, connected through the relay. It reads and writes as a `TcpStream` does.
 ///
@@ -240,31 +245,10 @@ impl Session {
         }
     }
 
-    /// Divides it into a half to read and a half to write, for tasks of their own. The session is over when both are
-    /// dropped; dropping the half to write is half-close.
-    ///
-    /// That accepts it; where [`accept`](Session::accept) would fail, every read and write of the halves does.
-    pub fn into_split(mut self) -> (ReadHalf, WriteHalf) {
-        // Nothing was written since the hello: there is room for the word that it is accepted, or it has failed.
-        let mut cx = Context::from_waker(Waker::noop());
-        let is_accepted = matches!(self.poll_accept(&mut cx), Poll::Ready(Ok(())));
-        let stream = self.stream.take();
-        if !is_accepted {
-            stream.iter().for_each(Stream::reset_on_close);
-            self.offer = None;
-        }
-        let (reader, writer) = stream.map(Stream::into_split).unzip();
-        let life = Arc::clone(&self.life);
-        (
-            ReadHalf { inner: reader, is_accepted, life: Arc::clone(&life) },
-            WriteHalf { inner: writer, is_accepted, life },
-        )
-    }
-
-    /// The connection underneath, for handlers that splice.
-    pub(crate) fn leg(&mut self) -> Leg<'_> {
+    /// The connection underneath, for handlers that splice. What it takes for that stands in `lent` meanwhile.
+    pub(crate) fn leg<'a>(&'a mut self, lent: &'a mut Lent<'a>) -> Leg<'a> {
         match &mut self.stream {
-            Some(stream) => leg(stream),
+            Some(stream) => lend(stream, lent),
             None => Leg::Other(&mut self.nothing),
         }
     }
@@ -300,6 +284,10 @@ impl Session {
     fn give_back_if_over(&mut self) {
         if let Some(stream) = self.stream.take_if(|stream| stream.can_carry_another()) {
             self.give_back(stream);
+        } else if let Some(stream) = self.stream.as_mut().filter(|stream| stream.is_over_with_it())
+        {
+            // The relay waits for that.
+            stream.finish();
         }
     }
 
@@ -330,108 +318,12 @@ impl Drop for Session {
     }
 }
 
-impl Session {
-    /// Ends it in order, and gives its channel back where that can carry another session.
-    fn close(&mut self) {
-        let Some(mut stream) = self.stream.take() else { return };
-        if let Stream::Parts(_) = &stream {
-            self.close_of_many(stream);
-        } else if stream.is_encrypted() {
-            // What TLS has not handed to the socket yet would be lost with it, and the end too.
-            self.life.outlive(async move { close_politely_in_time(&mut stream).await });
-        }
-    }
-
-    /// The same over a connection that is for many: its socket knows neither the session's end nor all that nobody has read.
-    fn close_of_many(&mut self, mut stream: Stream) {
-        match unread(&mut stream) {
-            Ok(0) => {}
-            Ok(_) if stream.is_encrypted() => {}
-            // As with any connection.
-            Ok(_) | Err(_) => return stream.abort(),
-        }
-        if !stream.has_read_end() {
-            // Nobody would wait for it: so the relay is not to wait for the connection either.
-            stream.carry_no_other();
-        }
-        let mut cx = Context::from_waker(Waker::noop());
-        let has_ended = Pin::new(&mut stream).poll_shutdown(&mut cx).is_ready();
-        if stream.can_carry_another() {
-            self.give_back(stream);
-        } else if !has_ended || stream.has_sent_end() || stream.is_encrypted() {
-            self.life.outlive(close_later(stream, self.home.take()));
-        }
-    }
-
-    fn give_back(&mut self, stream: Stream) {
-        if let Some(home) = self.home.take() {
-            home.take(stream);
-        }
-    }
-}
-
-/// Ends a session over a connection that is for many, once there is room for the end. Where that was said before the client's has come,
-/// the relay may take the connection for one that stays: so the client's end is waited for, for a while.
-async fn close_later(mut stream: Stream, home: Option<Home>) {
-    if !stream.has_sent_end() {
-        return match stream.is_encrypted() {
-            true => close_politely_in_time(&mut stream).await,
-            false => drop(timeout(limits::DELIVERY_TIMEOUT, stream.shutdown()).await),
-        };
-    }
-    let _sent = timeout(limits::DELIVERY_TIMEOUT, stream.shutdown()).await;
-    let mut byte = [0];
-    let heard = timeout(limits::LINGER_TIMEOUT, stream.read(&mut byte)).await;
-    match (heard, home) {
-        (Ok(Ok(0)), Some(home)) if stream.can_carry_another() => home.take(stream),
-        _ => stream.abort(),
-    }
-}
-
-async fn close_politely_in_time(stream: &mut Stream) {
-    close_politely(stream, limits::LINGER_TIMEOUT, limits::DELIVERY_TIMEOUT).await;
-}
-
-impl WriteHalf {
-    /// # Errors
-    /// The session is not this host's.
-    fn inner(&mut self) -> io::Result<&mut relayserver_transport::WriteHalf> {
-        if !self.is_accepted {
-            return Err(out_of_contact());
-        }
-        self.inner.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl Drop for WriteHalf {
-    fn drop(&mut self) {
-        let Some(mut inner) = self.inner.take() else {
-            return;
-        };
-        if self.life.must_reset() || !self.is_accepted {
-            inner.reset_on_close();
-            // Else its own drop sends an end ahead of the reset.
-            inner.forget();
-        } else if inner.is_encrypted() {
-            // As with a whole session.
-            self.life.outlive(async move {
-                let _ended = timeout(limits::DELIVERY_TIMEOUT, inner.shutdown()).await;
-            });
-        }
-    }
-}
-
-impl Drop for ReadHalf {
-    fn drop(&mut self) {
-        if (self.life.must_reset() || !self.is_accepted)
-            && let Some(inner) = &self.inner
-        {
-            inner.reset_on_close();
-        }
-    }
-}
-
 impl Life {
+    /// Whether the other half's end was a reset, which the close of the connection is to be.
+    fn is_to_be_reset(&self) -> bool {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) == DropReason::Reset
+    }
+
     fn set_reason(&self, reason: DropReason) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
@@ -477,24 +369,6 @@ impl fmt::Debug for Life {
     }
 }
 
-/// Reads a session. Made by [`Session::into_split`].
-#[derive(Debug)]
-pub struct ReadHalf {
-    /// There is none of a session that had ended in both directions.
-    inner: Option<relayserver_transport::ReadHalf>,
-    is_accepted: bool,
-    life: Arc<Life>,
-}
-
-/// Writes a session; dropping it is half-close. Made by [`Session::into_split`].
-#[derive(Debug)]
-pub struct WriteHalf {
-    /// Taken when it is dropped. There is none of a session that had ended in both directions.
-    inner: Option<relayserver_transport::WriteHalf>,
-    is_accepted: bool,
-    life: Arc<Life>,
-}
-
 impl AsyncRead for Session {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -510,22 +384,6 @@ impl AsyncRead for Session {
             Poll::Ready(_) => self.give_back_if_over(),
         }
         read
-    }
-}
-
-impl AsyncRead for ReadHalf {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.is_accepted {
-            return Poll::Ready(Err(out_of_contact()));
-        }
-        match &mut self.inner {
-            Some(inner) => Pin::new(inner).poll_read(cx, buf),
-            None => Poll::Ready(Ok(())),
-        }
     }
 }
 
@@ -578,51 +436,29 @@ impl AsyncWrite for Session {
     }
 }
 
-impl AsyncWrite for WriteHalf {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(self.get_mut().inner()?).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(self.get_mut().inner()?).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().inner()?).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().inner()?).poll_shutdown(cx)
-    }
-}
-
-/// How much has come that nobody has read, as far as that is known here: nothing, or something. Where the end has come, it is taken in.
-fn unread(stream: &mut Stream) -> io::Result<usize> {
-    let mut byte = [0];
-    let mut byte = ReadBuf::new(&mut byte);
-    let mut cx = Context::from_waker(Waker::noop());
-    match Pin::new(stream).poll_read(&mut cx, &mut byte) {
-        Poll::Ready(Err(error)) => Err(error),
-        Poll::Ready(Ok(())) | Poll::Pending => Ok(byte.filled().len()),
-    }
-}
-
 /// What whoever reads or writes such a session is told.
 fn out_of_contact() -> io::Error {
     let why = "the relay was not heard of for too long: the session may be another host's";
     io::Error::new(io::ErrorKind::ConnectionAborted, why)
+}
+
+/// What a connection in parts is while it is lent.
+#[cfg(not(simulation))]
+pub(crate) type Lent<'a> = Option<relayserver_transport::PartsOverTcp<'a>>;
+#[cfg(simulation)]
+pub(crate) type Lent<'a> = Option<&'a ()>;
+
+/// As [`leg`], but in parts with the socket beneath, so that an abort is noticed.
+fn lend<'a>(stream: &'a mut Stream, lent: &'a mut Lent<'a>) -> Leg<'a> {
+    #[cfg(not(simulation))]
+    if stream.is_in_parts_over_tcp() {
+        *lent = stream.parts_over_tcp();
+        let Some(parts) = lent else { unreachable!("it is in parts") };
+        let socket = parts.socket();
+        return Leg::Over(parts, socket);
+    }
+    let _ = lent;
+    leg(stream)
 }
 
 /// A connection as a leg, by the best way that there is for its kind.

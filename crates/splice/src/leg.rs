@@ -25,6 +25,8 @@ pub enum Leg<'a> {
     Unix(&'a UnixStream),
     /// Any other stream, such as TLS.
     Other(&'a mut dyn ByteStream),
+    /// One that has a TCP connection of its own beneath, by which an abort is noticed.
+    Over(&'a mut dyn ByteStream, &'a TcpStream),
 }
 
 /// What a stream must be to be a [`Leg::Other`]; everything that can be, is.
@@ -39,7 +41,15 @@ impl<'a> Leg<'a> {
             Leg::Tcp(stream) => Some(Socket::Tcp(stream)),
             #[cfg(unix)]
             Leg::Unix(stream) => Some(Socket::Unix(stream)),
-            Leg::Other(_) => None,
+            Leg::Other(_) | Leg::Over(..) => None,
+        }
+    }
+
+    /// The socket that tells of an abort.
+    pub(crate) fn watched(&self) -> Option<Socket<'a>> {
+        match self {
+            Leg::Over(_, beneath) => Some(Socket::Tcp(beneath)),
+            leg => leg.socket(),
         }
     }
 
@@ -50,6 +60,7 @@ impl<'a> Leg<'a> {
             #[cfg(unix)]
             Leg::Unix(stream) => Leg::Unix(stream),
             Leg::Other(stream) => Leg::Other(&mut **stream),
+            Leg::Over(stream, beneath) => Leg::Over(&mut **stream, beneath),
         }
     }
 
@@ -63,7 +74,7 @@ impl<'a> Leg<'a> {
             Leg::Tcp(stream) => Socket::Tcp(stream).poll_read(cx, buf),
             #[cfg(unix)]
             Leg::Unix(stream) => Socket::Unix(stream).poll_read(cx, buf),
-            Leg::Other(stream) => {
+            Leg::Other(stream) | Leg::Over(stream, _) => {
                 let mut buf = ReadBuf::new(buf);
                 ready!(Pin::new(&mut **stream).poll_read(cx, &mut buf))?;
                 Poll::Ready(Ok(buf.filled().len()))
@@ -81,10 +92,12 @@ impl<'a> Leg<'a> {
             Leg::Tcp(stream) => Socket::Tcp(stream).poll_write(cx, buf),
             #[cfg(unix)]
             Leg::Unix(stream) => Socket::Unix(stream).poll_write(cx, buf),
-            Leg::Other(stream) => match ready!(Pin::new(&mut **stream).poll_write(cx, buf))? {
-                0 => Poll::Ready(Err(ErrorKind::WriteZero.into())),
-                written => Poll::Ready(Ok(written)),
-            },
+            Leg::Other(stream) | Leg::Over(stream, _) => {
+                match ready!(Pin::new(&mut **stream).poll_write(cx, buf))? {
+                    0 => Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                    written => Poll::Ready(Ok(written)),
+                }
+            }
         }
     }
 
@@ -94,7 +107,7 @@ impl<'a> Leg<'a> {
             Leg::Tcp(_) => Poll::Ready(Ok(())),
             #[cfg(unix)]
             Leg::Unix(_) => Poll::Ready(Ok(())),
-            Leg::Other(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Leg::Other(stream) | Leg::Over(stream, _) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
 
@@ -104,10 +117,12 @@ impl<'a> Leg<'a> {
             Leg::Tcp(stream) => Poll::Ready(Socket::Tcp(stream).shutdown()),
             #[cfg(unix)]
             Leg::Unix(stream) => Poll::Ready(Socket::Unix(stream).shutdown()),
-            Leg::Other(stream) => match ready!(Pin::new(&mut **stream).poll_shutdown(cx)) {
-                Err(error) if error.kind() == ErrorKind::NotConnected => Poll::Ready(Ok(())),
-                done => Poll::Ready(done),
-            },
+            Leg::Other(stream) | Leg::Over(stream, _) => {
+                match ready!(Pin::new(&mut **stream).poll_shutdown(cx)) {
+                    Err(error) if error.kind() == ErrorKind::NotConnected => Poll::Ready(Ok(())),
+                    done => Poll::Ready(done),
+                }
+            }
         }
     }
 }

@@ -53,7 +53,7 @@ impl Until {
     /// After how many polls a run comes back that is over these legs; `None` for one that does not.
     fn polls(self, watches: &Watches<'_, '_>) -> Option<u32> {
         match self {
-            Until::Busy if watches.are_of_sockets() => Some(BUSY_POLLS),
+            Until::Busy if watches.are_of_sockets => Some(BUSY_POLLS),
             Until::Woken => Some(WOKEN_POLLS),
             Until::Busy | Until::End => None,
         }
@@ -149,8 +149,8 @@ impl Splice {
     }
 
     /// As [`run`](Splice::run), but, where `until` says so, it comes back too when the session turns out to be busy with small messages:
-    /// then it is better served on a [lane](crate::lanes). A session over anything but two sockets never is. Or when it was woken some
-    /// times, over whatever legs.
+    /// then it is better served on a [lane](crate::lanes). A session over anything but two sockets never is. With [`Until::Woken`] it comes
+    /// back after a few polls, over any legs.
     ///
     /// # Errors
     /// As [`run`](Splice::run).
@@ -268,15 +268,15 @@ impl Splice {
 struct Watches<'c, 'h> {
     client: Watch<'c>,
     host: Watch<'h>,
+    /// Whether both legs are sockets themselves.
+    are_of_sockets: bool,
 }
 
 impl<'c, 'h> Watches<'c, 'h> {
     fn new(client: &Leg<'c>, host: &Leg<'h>) -> Watches<'c, 'h> {
-        Watches { client: Watch::new(client.socket()), host: Watch::new(host.socket()) }
-    }
-
-    fn are_of_sockets(&self) -> bool {
-        self.client.has_socket() && self.host.has_socket()
+        let are_of_sockets = client.socket().is_some() && host.socket().is_some();
+        let (client, host) = (Watch::new(client.watched()), Watch::new(host.watched()));
+        Watches { client, host, are_of_sockets }
     }
 }
 

@@ -26,10 +26,6 @@ impl<'a> Watch<'a> {
         Watch { socket, report: None }
     }
 
-    pub(crate) fn has_socket(&self) -> bool {
-        self.socket.is_some()
-    }
-
     /// Resolves with the error that the system reports.
     pub(crate) fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(socket) = self.socket else {

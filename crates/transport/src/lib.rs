@@ -30,6 +30,8 @@ pub use heard::Heard;
 pub use join::{InvalidJoin, Join, JoinPart};
 pub use listen::listen;
 pub use parts::Parts;
+#[cfg(not(simulation))]
+pub use parts::PartsOverTcp;
 #[cfg(feature = "tls")]
 pub use pin::NotACertificate;
 pub use pin::{InvalidPin, Pin};

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 #[cfg(feature = "tls")]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(unix)]
@@ -123,7 +123,19 @@ impl ReadHalf {
     }
 }
 
+impl ReadHalf {
+    /// Whether the peer may say still that it goes on as it is: to a connection that is closed by then that is a word that it resets.
+    pub fn may_hear_bare(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|it| !it.has_heard_bare() && !it.is_over())
+    }
+}
+
 impl WriteHalf {
+    /// Whether something waits here for room in the connection.
+    pub fn holds_unsent(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.holds_unsent())
+    }
+
     /// As [`Stream::reset_on_close`].
     pub fn reset_on_close(&self) {
         match &self.writer {
@@ -194,7 +206,8 @@ impl AsyncRead for ReadHalf {
     ) -> Poll<io::Result<()>> {
         let ReadHalf { reader, incoming } = self.get_mut();
         match incoming {
-            Some(incoming) => incoming.poll_read(cx, reader, buf),
+            // The other half ends with the connection.
+            Some(incoming) => incoming.poll_read(cx, reader, true, buf),
             None => Pin::new(reader).poll_read(cx, buf),
         }
     }
@@ -250,10 +263,13 @@ impl AsyncWrite for WriteHalf {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let WriteHalf { writer, outgoing } = self.get_mut();
-        if let Some(outgoing) = outgoing {
-            ready!(outgoing.poll_unsent(cx, writer))?;
+        match outgoing {
+            Some(outgoing) if !outgoing.is_bare() => {
+                let first = bufs.iter().find(|buf| !buf.is_empty());
+                outgoing.poll_write(cx, writer, first.map_or(&[], |buf| buf))
+            }
+            _ => Pin::new(writer).poll_write_vectored(cx, bufs),
         }
-        Pin::new(writer).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -364,6 +380,24 @@ mod tests {
         drop(reader);
         let error = other.read(&mut [0]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn behind_the_end_of_a_session_nothing_is_written_in_whatever_way() {
+        let (one, other) = tcp_pair().await;
+        let mut one = one.for_many(None);
+        one.begin_outgoing();
+        one.shutdown().await.unwrap();
+        let (_reader, mut writer) = one.into_split();
+        let error = writer.write(b"more").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        let error = writer.write_vectored(&[IoSlice::new(b"more")]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        drop((_reader, writer));
+        let mut received = Vec::new();
+        let Stream::Tcp(mut other) = other else { panic!("it is none") };
+        other.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, [0; 4], "the end, and nothing behind it");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A connection, whatever it goes over: TCP, a Unix domain socket, or TLS over TCP.
+//! A connection, whatever it goes over: TCP, a Unix domain socket, TLS over TCP, or one of these in parts.
 //!
 //! Driven by relay and SDK for every leg. What a caller must do otherwise for one of them than for another is asked for here.
 
@@ -104,8 +104,9 @@ impl Stream {
     }
 
     /// Hands `bytes` to the connection so that they leave together with what is written next: one packet less. Without that they leave
-    /// with [`push`](Stream::push), and after some 200 ms anyhow (`MSG_MORE` of send(2)). Gives how many were taken; what was not is to
-    /// be written. None are where this cannot be had, as over TLS.
+    /// over TCP with [`push`](Stream::push), and after some 200 ms anyhow (`MSG_MORE` of send(2)); over a connection for many sessions with
+    /// a push, a flush or the end, and not before. Gives how many were taken: there all of them, and none where this cannot be had, as over
+    /// TLS alone. What was not taken is to be written.
     ///
     /// # Errors
     /// As of a write.
@@ -158,6 +159,7 @@ impl Stream {
 
     /// Sends our end without waiting for it to be taken, for where nobody can wait, as in a `Drop`. Over TLS what the socket does
     /// not take at once goes out while the stream is read; if it is dropped before, that is an abort. Elsewhere the socket takes it.
+    /// Of a connection for many sessions the connection ends, not the session on it.
     pub fn end_now(&mut self) {
         // TCP and Unix domain sockets end at once or have ended.
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -260,6 +262,23 @@ impl Stream {
         }
     }
 
+    /// Whether a session of many has ended in both directions, and the connection is to end with it.
+    pub fn is_over_with_it(&self) -> bool {
+        matches!(self, Stream::Parts(parts) if parts.is_over_with_it())
+    }
+
+    /// Goes on as it is in our direction where the peer does in its own, so that bytes may go a faster way: [`Stream::barest`] says when.
+    pub fn answer_bare(&mut self) {
+        if let Stream::Parts(parts) = self {
+            parts.answer_bare();
+        }
+    }
+
+    /// Whether the peer may say still that it goes on as it is: to a connection that is closed by then that is a word that it resets.
+    pub fn may_hear_bare(&self) -> bool {
+        matches!(self, Stream::Parts(parts) if !parts.has_heard_bare() && !parts.has_read_end())
+    }
+
     /// Whether our direction of the session has ended in parts, so that the connection has not.
     pub fn has_sent_end(&self) -> bool {
         matches!(self, Stream::Parts(parts) if parts.has_sent_end())
@@ -268,6 +287,22 @@ impl Stream {
     /// Whether the peer's direction of the session has ended in parts: it has nothing left to say on it.
     pub fn has_read_end(&self) -> bool {
         matches!(self, Stream::Parts(parts) if parts.has_read_end())
+    }
+
+    /// The same over the socket beneath, which can be looked at beside it; `None` where it is not one for many over TCP alone, or is
+    /// better served by [`barest`](Stream::barest).
+    #[cfg(not(simulation))]
+    pub fn parts_over_tcp(&mut self) -> Option<crate::PartsOverTcp<'_>> {
+        match self {
+            Stream::Parts(parts) if !parts.is_bare() => parts.over_tcp(),
+            _ => None,
+        }
+    }
+
+    /// Whether [`parts_over_tcp`](Stream::parts_over_tcp) is to be had.
+    #[cfg(not(simulation))]
+    pub fn is_in_parts_over_tcp(&self) -> bool {
+        matches!(self, Stream::Parts(parts) if !parts.is_bare() && matches!(parts.stream(), Stream::Tcp(_)))
     }
 
     /// Ends the connection where both directions of a session on it have ended, and it can carry no other: over one for a single session

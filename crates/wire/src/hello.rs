@@ -53,7 +53,7 @@ pub enum Role {
         /// How much it takes.
         capacity: Capacity,
     },
-    /// A data channel, for one session of one service.
+    /// A data channel, for sessions of one service: one at a time, and one in all unless both sides have [`MANY_SESSIONS`].
     Data {
         /// The key from the answer on the host's command channel.
         channel_key: ChannelKey,

@@ -9,7 +9,8 @@ use std::path::Path;
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::Decoder;
 use relayserver_wire::hello::{
-    Answer, AnswerV2, Capacity, Hello, HelloV2, Refusal, Role, ServedService, Welcome,
+    Answer, AnswerV2, Capacity, Hello, HelloV2, MANY_SESSIONS, Refusal, Role, ServedService,
+    Welcome,
 };
 use relayserver_wire::secret::{ChannelKey, Token};
 use relayserver_wire::start::{Start, Verdict};
@@ -29,7 +30,8 @@ const TOKEN: &str = "rls_example.c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I";
 #[test]
 fn hellos_are_the_golden_bytes() {
     let mut golden = Golden::read("hello");
-    let of = |role| Some(HelloV2 { host_id: HOST_ID, role, features: vec![] });
+    let with = |role, features| Some(HelloV2 { host_id: HOST_ID, role, features });
+    let of = |role| with(role, vec![]);
     let command = Role::Command {
         token: Some(Token::new(TOKEN.to_owned())),
         services: vec!["default".to_owned(), "ssh".to_owned()],
@@ -48,7 +50,8 @@ fn hellos_are_the_golden_bytes() {
         ("hello", None),
         ("hello-v2-command", of(command)),
         ("hello-v2-command-weighed", of(weighed)),
-        ("hello-v2-data", of(data)),
+        ("hello-v2-data", of(data.clone())),
+        ("hello-v2-data-many-sessions", with(data, vec![MANY_SESSIONS])),
         ("hello-v2-unknown-role", of(Role::Unknown(5))),
     ] {
         let hello = Hello { version: 1, v2 };
@@ -76,7 +79,10 @@ fn answers_are_the_golden_bytes() {
         suspect_after_ms: Some(5000),
         gone_after_ms: Some(30_000),
     });
-    let to_data = AnswerV2::Welcome(Welcome::default());
+    let to_data = |features| {
+        let welcome = Welcome { features, ..Welcome::default() };
+        Some(AnswerV2::Welcome(welcome))
+    };
     let refused = AnswerV2::Refused(Refusal {
         reason: "draining".to_owned(),
         detail: Some("the relay is leaving".to_owned()),
@@ -87,7 +93,8 @@ fn answers_are_the_golden_bytes() {
         ("answer-highest-id", i32::MAX, "2001:db8::1", None),
         ("answer-negative-id", -1, "127.0.0.1", None),
         ("answer-v2-command", 0, "127.0.0.1", Some(to_command)),
-        ("answer-v2-data", 1, "127.0.0.1", Some(to_data)),
+        ("answer-v2-data", 1, "127.0.0.1", to_data(vec![])),
+        ("answer-v2-data-many-sessions", 1, "127.0.0.1", to_data(vec![MANY_SESSIONS])),
         ("answer-v2-refused", 0, "127.0.0.1", Some(refused)),
     ] {
         let (relay_host, relay_port) = (relay_host.to_owned(), "8002".to_owned());

@@ -43,7 +43,7 @@ pub(crate) struct HostArgs {
     #[arg(short = 'n', long = "pool-size", value_name = "N", default_value_t = 10, value_parser = pool_size)]
     pub(crate) pool_size: usize,
 
-    /// How many at most, however many the relay asks for, which goes by how clients arrive [default: 256, or N if that is more]
+    /// How many are dialled at most, however many the relay asks for, which goes by how clients arrive [default: 256, or N if that is more]
     #[arg(long, value_name = "N", value_parser = pool_size)]
     pub(crate) pool_max: Option<usize>,
 

@@ -160,7 +160,9 @@ impl Keeper {
     /// is still left alone for longer and longer. Nor does it speak for a relay that its channel stays idle there, or is used again: new
     /// ones may fare otherwise.
     pub fn handle_returned(&mut self, now: Time, pool: PoolIndex, id: i32) -> Option<Slot> {
-        let slot = self.may_come_back(pool).then(|| {
+        // Far more than any that were wanted at one moment: what then comes is too much.
+        let is_too_much = self.pools.get(pool).is_some_and(Pool::is_overfull);
+        let slot = (self.may_come_back(pool) && !is_too_much).then(|| {
             let idle = Idle { id, pool, since: now, round: None };
             let slot = self.hold(pool, Channel::Idle(idle));
             self.by_id.insert(id, slot);

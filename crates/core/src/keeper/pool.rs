@@ -79,6 +79,11 @@ impl Pool {
         self.held < self.bounds.max.saturating_mul(2)
     }
 
+    /// Whether it holds more than can be explained by sessions that ended at the same time.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.held >= self.bounds.max.saturating_mul(4)
+    }
+
     pub(super) fn excess(&self) -> usize {
         self.held.saturating_sub(self.target())
     }

@@ -121,7 +121,11 @@ impl Drop for SessionGuard {
         if !self.has_ended {
             // One of the two is news to the book: either it waits, or it runs.
             self.gone();
-            self.tell_end(End { reason: Reason::HostAborted, bytes_to_host: 0, bytes_to_client: 0 });
+            self.tell_end(End {
+                reason: Reason::HostAborted,
+                bytes_to_host: 0,
+                bytes_to_client: 0,
+            });
         }
     }
 }

@@ -162,7 +162,7 @@ async fn a_wrong_token_is_counted_as_one_even_of_a_peer_that_does_not_stay_for_t
     let refusal = Member::join(&relay, Some(&wrong), &["ssh"]).await.err().unwrap();
     assert_eq!(refusal.reason, Reason::TokenUnknown.code());
 
-    let Knock { host, role } = Knock::command(Some(&wrong), &["ssh"]);
+    let Knock { host, role, .. } = Knock::command(Some(&wrong), &["ssh"]);
     let mut stream = relay.connect_from(Ipv4Addr::LOCALHOST).await;
     let v2 = Some(HelloV2 { host_id: host, role, features: vec![] });
     write(&mut stream, &Hello { version: 1, v2 }.encode()).await;
@@ -182,7 +182,7 @@ async fn no_name_that_a_stranger_chooses_is_counted_under() {
     let host = Member::join(&relay, Some(&token), &["ssh"]).await.unwrap();
     let of_channel = host.channel(&relay, "nobodys").await.err().unwrap();
     // What is no name at all is not understood.
-    let Knock { host, role } = Knock::command(Some(&token), &["\"} 1\nrelayserver_evil"]);
+    let Knock { host, role, .. } = Knock::command(Some(&token), &["\"} 1\nrelayserver_evil"]);
     let v2 = Some(HelloV2 { host_id: host, role, features: vec![] });
     let mut stream = relay.connect_from(Ipv4Addr::LOCALHOST).await;
     write(&mut stream, &Hello { version: 1, v2 }.encode()).await;

@@ -58,7 +58,7 @@ async fn show_wrong_token(
     let socket = TcpSocket::new_v4().unwrap();
     // Plain, as is allowed from here: the places are what matters, and not whose processor is faster at handshakes.
     let Ok(mut stream) = socket.connect(relay.hosts_addr()).await else { return };
-    let Knock { host, role } = Knock::command(Some(&token), &["ssh"]);
+    let Knock { host, role, .. } = Knock::command(Some(&token), &["ssh"]);
     let v2 = Some(HelloV2 { host_id: host, role, features: vec![] });
     let _said = stream.write_all(&Hello { version: 1, v2 }.encode()).await;
     let _said = stream.flush().await;

@@ -5,10 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use relayserver_core::record::{ReplayError, replay};
+use relayserver_transport::Heard;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use crate::peers::{Command, TestRelay, connect_from, content, reset, session, within};
+use crate::peers::{
+    Command, Data, Secure, TestRelay, connect_from, content, reset, session, within,
+};
 
 const CLIENTS: usize = 400;
 const HOSTS: u8 = 12;
@@ -48,6 +51,68 @@ async fn what_a_relay_under_load_was_told_replays_to_the_same_answers() {
     }
     assert_eq!(replay(life.as_bytes()).unwrap(), inputs);
     assert_a_changed_line_shows(&life);
+}
+
+/// Channels that carry one session after another, and more clients than channels; each client has its own bytes back, and only those.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_relay_was_told_whose_channels_come_back_replays_to_the_same_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("life");
+    let mut relay = Secure::plain_with(|config| config.record = Some(path.clone()));
+    let mut channels = JoinSet::new();
+    let mut hosts = Vec::new();
+    for id in ["laptop", "desktop"] {
+        let host = relay.member(id, &["ssh"]).await;
+        for _ in 0..3 {
+            let channel = host.idle_channel_for_many(&relay, "ssh").await;
+            channels.spawn(serve_many(channel));
+        }
+        hosts.push(host);
+    }
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let address = relay.clients_addr("ssh");
+        clients.spawn(async move {
+            let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (mut reader, mut writer) = client.split();
+            let question = content(number as u64, number * 37 % 20_000);
+            let mut answer = Vec::new();
+            let asking = async {
+                writer.write_all(&question).await.unwrap();
+                writer.shutdown().await.unwrap();
+            };
+            let reading = tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut answer);
+            let ((), read) = tokio::join!(asking, reading);
+            read.unwrap();
+            assert!(answer == question, "{} bytes are not the client's own", answer.len());
+        });
+    }
+    within("all clients to be served", clients.join_all()).await;
+    relay.until("all channels are back", |it| (it.idle, it.sessions) == (6, 0)).await;
+    relay.handle().drain();
+    relay.relay.ended().await;
+    relay.until_empty().await;
+    let served = within("the ends of all channels", channels.join_all()).await;
+    assert_eq!(served.into_iter().sum::<usize>(), CLIENTS, "none was served twice");
+    drop((relay, hosts));
+
+    let life = whole(&path).await;
+    assert_eq!(life.matches(" < channel_returned ").count(), CLIENTS);
+    assert_eq!(life.matches(" > reserved ").count(), 6);
+    replay(life.as_bytes()).unwrap();
+}
+
+/// Sends every client its own bytes back, until the relay ends the channel. Gives how many there were.
+async fn serve_many(mut channel: Data) -> usize {
+    let mut served = 0;
+    while !matches!(channel.stream.waits().await, Heard::End) {
+        channel.accept().await;
+        let received = channel.rest_in_parts().await;
+        channel.send(&received).await;
+        channel.end().await;
+        served += 1;
+    }
+    served
 }
 
 /// Hosts that come, serve and go; clients that do too.

@@ -96,7 +96,8 @@ async fn inside_tls_too_who_has_no_token_must_come_from_a_network_of_version_1()
 async fn roles_that_are_not_served_are_refused_and_never_taken_for_another() {
     let relay = Secure::start();
     for role in [Role::Client, Role::Relay, Role::Unknown(0), Role::Unknown(77)] {
-        let refusal = refused(&relay, Knock { host: HostId([7; 16]), role }).await;
+        let refusal =
+            refused(&relay, Knock { host: HostId([7; 16]), role, features: vec![] }).await;
         assert_eq!(refusal.reason, Reason::UnsupportedVersion.code());
     }
     assert_eq!(relay.occupancy().idle, 0);

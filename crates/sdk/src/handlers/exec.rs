@@ -122,7 +122,8 @@ impl Program {
         // The book that a relay keeps of last bytes has no place here.
         let mut on_eof = |_| {};
         let both = {
-            let (client, host) = (session.leg(), Leg::Other(&mut self.stdio));
+            let mut lent = None;
+            let (client, host) = (session.leg(&mut lent), Leg::Other(&mut self.stdio));
             tokio::select! {
                 spliced = splice.run(client, host, &counts, &mut on_eof) => Some(spliced),
                 _status = self.child.wait() => None,
@@ -135,7 +136,8 @@ impl Program {
                 // hold its output open for ever.
                 self.kill_group();
                 splice.abandon(Side::Client);
-                let (client, host) = (session.leg(), Leg::Other(&mut self.stdio));
+                let mut lent = None;
+                let (client, host) = (session.leg(&mut lent), Leg::Other(&mut self.stdio));
                 let rest = splice.run(client, host, &counts, &mut on_eof);
                 tokio::select! {
                     rest = rest => Some(rest),

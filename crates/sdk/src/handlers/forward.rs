@@ -128,7 +128,8 @@ impl Forwarding {
         loop {
             // It may turn into a plain connection meanwhile.
             let until = if self.session.may_go_bare() { Until::Woken } else { until };
-            let (client, host) = (self.session.leg(), leg(&mut self.server.stream));
+            let mut lent = None;
+            let (client, host) = (self.session.leg(&mut lent), leg(&mut self.server.stream));
             match self.splice.run_until(until, client, host, &self.counts, &mut |_| {}).await? {
                 Until::Woken => {}
                 over => return Ok(over),

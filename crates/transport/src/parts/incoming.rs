@@ -32,8 +32,8 @@ enum Reading {
     Payload { left: u32 },
     /// The session's direction has ended. What follows is no more of it.
     Ended,
-    /// The session's, to the connection's end.
-    Bare,
+    /// The session's, to the connection's end; whether that has come.
+    Bare { has_ended: bool },
 }
 
 /// What becomes of bytes that were read.
@@ -63,12 +63,23 @@ impl Incoming {
         self.reading == Reading::Ended
     }
 
+    /// Whether the peer has said that what follows is bare.
+    pub(crate) fn has_heard_bare(&self) -> bool {
+        matches!(self.reading, Reading::Bare { .. })
+    }
+
+    /// Whether the session's end was the connection's.
+    pub(crate) fn has_ended_with_connection(&self) -> bool {
+        self.reading == Reading::Bare { has_ended: true }
+    }
+
+    /// Whether nothing of what comes is here or in parts.
     pub(crate) fn is_bare(&self) -> bool {
-        self.reading == Reading::Bare && !self.has_read_ahead()
+        self.has_heard_bare() && !self.has_read_ahead()
     }
 
     /// Gives what `stream` has of a session, or, where none has begun, of what is said ahead of it. The end of a session's direction is
-    /// an end; that of the connection is none, before that.
+    /// an end; that of the connection is none, before that, unless it `ends_with_connection` since our direction does.
     ///
     /// # Errors
     /// What reading fails with; `UnexpectedEof` where the connection ends and the session has not; `InvalidData` for what is no part.
@@ -76,6 +87,7 @@ impl Incoming {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncRead + Unpin),
+        ends_with_connection: bool,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
@@ -86,13 +98,13 @@ impl Incoming {
                 return Poll::Ready(Ok(()));
             } else if self.reads_ahead(buf) {
                 if ready!(self.poll_read_ahead(cx, stream))? == 0 {
-                    return Poll::Ready(self.connection_ended());
+                    return Poll::Ready(self.connection_ended(ends_with_connection));
                 }
                 continue;
             } else {
                 ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
                 if buf.filled().len() == before {
-                    return Poll::Ready(self.connection_ended());
+                    return Poll::Ready(self.connection_ended(ends_with_connection));
                 }
                 self.take_parts_off(buf, before)?;
             }
@@ -104,7 +116,7 @@ impl Incoming {
 
     /// Whether it pays to read more than is asked for. Not once it is bare: then it soon goes on without all this.
     fn reads_ahead(&self, buf: &ReadBuf<'_>) -> bool {
-        self.reading != Reading::Bare && buf.remaining() < READ_AHEAD
+        !self.has_heard_bare() && buf.remaining() < READ_AHEAD
     }
 
     fn poll_read_ahead(
@@ -120,9 +132,17 @@ impl Incoming {
     }
 
     /// What the end of the connection is, where a session stands so.
-    fn connection_ended(&self) -> io::Result<()> {
-        match self.reading {
-            Reading::Plain | Reading::Bare | Reading::Ended => Ok(()),
+    fn connection_ended(&mut self, ends_with_connection: bool) -> io::Result<()> {
+        match &mut self.reading {
+            Reading::Plain | Reading::Ended => Ok(()),
+            Reading::Bare { has_ended } => {
+                *has_ended = true;
+                Ok(())
+            }
+            Reading::Header { read: 0, .. } if ends_with_connection => {
+                self.reading = Reading::Bare { has_ended: true };
+                Ok(())
+            }
             Reading::Header { .. } | Reading::Payload { .. } => {
                 let why = "the connection has ended, and the session on it has not";
                 Err(io::Error::new(io::ErrorKind::UnexpectedEof, why))
@@ -183,7 +203,7 @@ impl Reading {
     /// What becomes of `bytes`, of which there are some. Nothing is given of more than one part at once.
     fn step(&mut self, bytes: &[u8]) -> io::Result<Step> {
         match self {
-            Reading::Plain | Reading::Bare => Ok(Step::Give(bytes.len())),
+            Reading::Plain | Reading::Bare { .. } => Ok(Step::Give(bytes.len())),
             Reading::Ended => Ok(Step::Keep),
             Reading::Payload { left } => Ok(Step::Give(bytes.len().min(*left as usize))),
             Reading::Header { value, read } => {
@@ -202,7 +222,7 @@ impl Reading {
     fn after(header: u32) -> io::Result<Reading> {
         match header {
             END => Ok(Reading::Ended),
-            BARE => Ok(Reading::Bare),
+            BARE => Ok(Reading::Bare { has_ended: false }),
             left if left as usize <= PART_MAX => Ok(Reading::Payload { left }),
             len => {
                 let why = format!("a part of {len} bytes exceeds {PART_MAX}");

@@ -25,6 +25,10 @@ pub(crate) struct Outgoing {
     sent: u32,
     /// It waits for what is written next.
     is_held: bool,
+    /// The end of the session is not only written, but on its way.
+    is_end_flushed: bool,
+    /// Who writes was told to wait, and is to be woken by the connection.
+    is_awaited: bool,
     /// Whether there is a faster way for much.
     may_go_bare: bool,
     /// Whether the connection is to carry another session; where that does not change, it is.
@@ -52,6 +56,8 @@ impl Outgoing {
             unsent: Vec::new(),
             sent: 0,
             is_held: false,
+            is_end_flushed: false,
+            is_awaited: false,
             may_go_bare,
             stays,
             parts: 0,
@@ -65,6 +71,7 @@ impl Outgoing {
 
     pub(crate) fn begin_anew(&mut self) {
         (self.writing, self.parts, self.bytes) = (Writing::Plain, 0, 0);
+        self.is_end_flushed = false;
     }
 
     /// Takes what is to go out ahead of what is written next, and not before that unless it is pushed, flushed or the end.
@@ -80,7 +87,12 @@ impl Outgoing {
 
     /// Whether all of a session's is with the connection, the end included.
     pub(crate) fn is_over(&self) -> bool {
-        self.has_ended() && self.unsent.is_empty()
+        self.has_ended() && self.unsent.is_empty() && self.is_end_flushed
+    }
+
+    /// Whether our direction ends with the connection.
+    pub(crate) fn has_gone_bare(&self) -> bool {
+        self.writing == Writing::Bare
     }
 
     pub(crate) fn holds_unsent(&self) -> bool {
@@ -92,9 +104,16 @@ impl Outgoing {
         self.writing == Writing::Bare && self.unsent.is_empty()
     }
 
-    /// Whether something waits that ought to be on its way.
+    /// Whether something waits that ought to be on its way, and that nobody else is about to send: who reads may do it then.
     pub(crate) fn is_due(&self) -> bool {
-        self.holds_unsent() && !self.is_held
+        self.holds_unsent() && !self.is_held && !self.is_awaited
+    }
+
+    /// The peer's direction ends with the connection, and so does ours, without another word: with what is written next the word comes.
+    pub(crate) fn end_with_connection(&mut self) {
+        if self.writing == Writing::Parts {
+            self.writing = Writing::Bare;
+        }
     }
 
     /// All that is written from now on goes as it is, to the connection's end. Nothing happens where no session is, or has ended.
@@ -111,6 +130,17 @@ impl Outgoing {
     /// # Errors
     /// What writing fails with; `BrokenPipe` behind the end.
     pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncWrite + Unpin),
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.poll_write_some(cx, stream, buf);
+        self.is_awaited = written.is_pending();
+        written
+    }
+
+    fn poll_write_some(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncWrite + Unpin),
@@ -196,8 +226,12 @@ impl Outgoing {
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
-        ready!(self.poll_unsent(cx, stream))?;
-        Pin::new(stream).poll_flush(cx)
+        let flushed = match self.poll_unsent(cx, stream) {
+            Poll::Ready(Ok(())) => Pin::new(stream).poll_flush(cx),
+            unsent => unsent,
+        };
+        self.is_awaited = flushed.is_pending();
+        flushed
     }
 
     pub(crate) fn poll_shutdown(
@@ -213,11 +247,17 @@ impl Outgoing {
             self.writing = Writing::Ended;
             self.unsent.extend_from_slice(&END.to_be_bytes());
         }
-        ready!(self.poll_unsent(cx, stream))?;
-        match self.writing {
-            Writing::Ended => Pin::new(stream).poll_flush(cx),
-            Writing::Plain | Writing::Parts | Writing::Bare => Pin::new(stream).poll_shutdown(cx),
+        if self.has_ended() {
+            let flushed = self.poll_flush(cx, stream);
+            self.is_end_flushed = matches!(flushed, Poll::Ready(Ok(())));
+            return flushed;
         }
+        let ended = match self.poll_unsent(cx, stream) {
+            Poll::Ready(Ok(())) => Pin::new(stream).poll_shutdown(cx),
+            unsent => unsent,
+        };
+        self.is_awaited = ended.is_pending();
+        ended
     }
 
     fn rest(&self) -> &[u8] {

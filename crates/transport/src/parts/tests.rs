@@ -1,5 +1,6 @@
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,7 +24,8 @@ async fn watched() -> (Stream, TcpStream) {
 /// Two that speak to each other.
 async fn pair() -> (Stream, Stream) {
     let (one, other) = tcp_pair().await;
-    (Stream::Tcp(one).for_many(None), Stream::Tcp(other).for_many(None))
+    let stays = Arc::new(AtomicBool::new(true));
+    (Stream::Tcp(one).for_many(None), Stream::Tcp(other).for_many(Some(stays)))
 }
 
 fn begin(stream: &mut Stream) {
@@ -31,9 +33,22 @@ fn begin(stream: &mut Stream) {
     stream.begin_outgoing();
 }
 
+/// What an idle connection has to tell, which it has in a moment.
+async fn heard(stream: &mut Stream) -> Heard {
+    let waiting = tokio::time::timeout(Duration::from_secs(10), stream.waits());
+    waiting.await.expect("nothing was heard")
+}
+
+/// Both sides have ended the connection.
+async fn is_over(stream: &Stream) {
+    let waiting = tokio::time::timeout(Duration::from_secs(10), crate::acknowledged(stream.tcp()));
+    waiting.await.expect("the connection is not over");
+}
+
 async fn next(stream: &mut TcpStream, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    stream.read_exact(&mut bytes).await.unwrap();
+    let reading = tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut bytes));
+    reading.await.expect("less comes").unwrap();
     bytes
 }
 
@@ -109,13 +124,13 @@ async fn what_is_behind_a_sessions_end_is_of_the_next_one() {
         stream.shutdown().await.unwrap();
         assert!(stream.can_carry_another());
         stream.begin_anew();
-        assert!(matches!(stream.waits().await, Heard::Bytes));
+        assert!(matches!(heard(&mut stream).await, Heard::Bytes));
         stream.read_exact(&mut word).await.unwrap();
         assert_eq!(&word, b"next");
         let mut peer = sending.await.unwrap();
         assert_eq!(next(&mut peer, 4).await, b"\x00\x00\x00\x00");
         drop(peer);
-        assert!(matches!(stream.waits().await, Heard::End));
+        assert!(matches!(heard(&mut stream).await, Heard::End));
     }
 }
 
@@ -208,7 +223,7 @@ async fn one_that_has_ended_in_parts_ends_the_connection_where_the_other_way_is_
     one.shutdown().await.unwrap();
     assert!(reading.await.unwrap() == vec![7; 1_000_000]);
     one.finish();
-    crate::acknowledged(one.tcp()).await;
+    is_over(&one).await;
 }
 
 #[tokio::test]
@@ -231,7 +246,78 @@ async fn who_wants_the_connection_no_more_says_so_with_the_end() {
     assert!(!other.can_carry_another());
     one.finish();
     other.finish();
-    crate::acknowledged(one.tcp()).await;
+    is_over(&one).await;
+}
+
+#[tokio::test]
+async fn who_hears_that_the_peer_goes_on_bare_ends_without_a_word_or_says_it_with_the_next() {
+    // Its own end is the connection's then.
+    let (mut one, mut other) = watched().await;
+    begin(&mut one);
+    other.write_all(b"\xff\xff\xff\xffabc").await.unwrap();
+    let mut received = [0; 3];
+    one.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, b"abc");
+    one.shutdown().await.unwrap();
+    let mut said = Vec::new();
+    other.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"", "a word to who has closed by then would be a reset");
+
+    let (mut one, mut other) = watched().await;
+    begin(&mut one);
+    other.write_all(b"\xff\xff\xff\xffabc").await.unwrap();
+    one.read_exact(&mut received).await.unwrap();
+    one.answer_bare();
+    one.write_all(b"answer").await.unwrap();
+    assert!(matches!(one.barest(), Stream::Tcp(_)));
+    assert_eq!(next(&mut other, 10).await, b"\xff\xff\xff\xffanswer");
+}
+
+#[tokio::test]
+async fn behind_our_own_word_the_end_of_the_connection_is_the_sessions() {
+    let (mut one, mut other) = watched().await;
+    begin(&mut one);
+    one.carry_no_other();
+    other.write_all(b"\x00\x00\x00\x03abc").await.unwrap();
+    other.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    one.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, b"abc");
+
+    let (mut one, mut other) = watched().await;
+    begin(&mut one);
+    one.carry_no_other();
+    other.write_all(b"\x00\x00\x00\x03ab").await.unwrap();
+    other.shutdown().await.unwrap();
+    let error = one.read_to_end(&mut received).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "a part that is cut off is none");
+}
+
+/// A writer that waits is woken though somebody reads meanwhile.
+#[tokio::test]
+async fn who_reads_takes_no_writers_turn() {
+    let (one, mut other) = pair().await;
+    let (mut reader, mut writer) = tokio::io::split({
+        let mut one = one;
+        begin(&mut one);
+        one
+    });
+    begin(&mut other);
+    let sent = vec![7; 6_000_000];
+    let writing = tokio::spawn(async move {
+        writer.write_all(&sent).await.unwrap();
+        writer.shutdown().await.unwrap();
+    });
+    // What is said while the writer waits for room.
+    let (mut byte, mut received) = ([0], Vec::new());
+    for at in 0..20 {
+        other.write_all(&[at]).await.unwrap();
+        reader.read_exact(&mut byte).await.unwrap();
+        assert_eq!(byte, [at]);
+    }
+    other.read_to_end(&mut received).await.unwrap();
+    assert!(received == vec![7; 6_000_000]);
+    writing.await.unwrap();
 }
 
 #[tokio::test]
@@ -253,6 +339,150 @@ async fn halves_go_on_bare_and_read_what_came_in_parts() {
     assert_eq!(received, b"answer");
 }
 
+#[tokio::test]
+async fn what_is_behind_a_sessions_end_waits_whatever_the_readers_buffer() {
+    for buffer_len in [1, 3, 7, 1023, 1024, 70_000] {
+        let (mut stream, mut peer) = watched().await;
+        begin(&mut stream);
+        // All at once: a part, the end, and what is said ahead of the next session, which is longer than what is read ahead.
+        let next_words = vec![b'n'; 3_000];
+        let sent = [&TWO_SESSIONS[4..15], &next_words].concat();
+        peer.write_all(&sent).await.unwrap();
+        let mut buffer = vec![0; buffer_len];
+        let mut session = Vec::new();
+        loop {
+            match stream.read(&mut buffer).await.unwrap() {
+                0 => break,
+                len => session.extend_from_slice(&buffer[..len]),
+            }
+        }
+        assert_eq!(session, b"abc", "{buffer_len}");
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), 0, "it stays at its end");
+        stream.shutdown().await.unwrap();
+        stream.begin_anew();
+        assert!(matches!(heard(&mut stream).await, Heard::Bytes));
+        let mut received = vec![0; next_words.len()];
+        stream.read_exact(&mut received).await.unwrap();
+        assert!(received == next_words, "{buffer_len}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_bare_is_given_to_the_connections_end_whatever_the_readers_buffer() {
+    for buffer_len in [1, 3, 1023, 1024, 70_000] {
+        let (one, mut peer) = tcp_pair().await;
+        let mut stream = Stream::Tcp(one).for_many(Some(Arc::new(AtomicBool::new(true))));
+        begin(&mut stream);
+        // What looks like lengths is none any more.
+        let sent = b"\0\0\0\x03abc\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xffend";
+        peer.write_all(sent).await.unwrap();
+        peer.shutdown().await.unwrap();
+        let mut buffer = vec![0; buffer_len];
+        let mut session = Vec::new();
+        loop {
+            match stream.read(&mut buffer).await.unwrap() {
+                0 => break,
+                len => session.extend_from_slice(&buffer[..len]),
+            }
+        }
+        assert_eq!(session, b"abc\0\0\0\0\xff\xff\xff\xffend", "{buffer_len}");
+        assert_eq!(next(&mut peer, 4).await, b"\xff\xff\xff\xff", "it was told at once");
+        stream.shutdown().await.unwrap();
+        assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+        assert!(!stream.can_carry_another());
+    }
+}
+
+#[tokio::test]
+async fn each_session_counts_its_own_parts() {
+    let (mut one, mut other) = pair().await;
+    for _session in 0..4 {
+        begin(&mut one);
+        begin(&mut other);
+        let mut byte = [0];
+        // Together they are more than a direction has before it goes bare, in number and in bytes.
+        for at in 0..30_u8 {
+            one.write_all(&[at]).await.unwrap();
+            other.read_exact(&mut byte).await.unwrap();
+            assert_eq!(byte, [at]);
+        }
+        let much = vec![9; 200_000];
+        let (sent, received) = tokio::join!(
+            async {
+                one.write_all(&much).await.unwrap();
+                one.shutdown().await
+            },
+            async {
+                let mut received = Vec::new();
+                other.read_to_end(&mut received).await.unwrap();
+                other.shutdown().await.unwrap();
+                received
+            }
+        );
+        sent.unwrap();
+        assert!(received == much, "other bytes than were sent");
+        assert_eq!(one.read(&mut byte).await.unwrap(), 0);
+        assert!(one.can_carry_another() && other.can_carry_another());
+        one.begin_anew();
+        other.begin_anew();
+    }
+}
+
+/// As over TLS.
+#[tokio::test]
+async fn where_there_is_no_faster_way_nothing_goes_bare() {
+    let (mut near, mut far) = tokio::io::duplex(1 << 20);
+    let mut outgoing = Outgoing::new(false, None);
+    outgoing.begin();
+    let mut expected = Vec::new();
+    for len in std::iter::repeat_n(1, 300).chain(std::iter::repeat_n(60_000, 10)) {
+        let part = vec![b'x'; len];
+        let poll = |cx: &mut Context<'_>| outgoing.poll_write(cx, &mut near, &part);
+        assert_eq!(std::future::poll_fn(poll).await.unwrap(), len);
+        expected.extend(u32::try_from(len).unwrap().to_be_bytes());
+        expected.extend(part);
+    }
+    std::future::poll_fn(|cx| outgoing.poll_shutdown(cx, &mut near)).await.unwrap();
+    expected.extend(END.to_be_bytes());
+    assert!(outgoing.is_over());
+    drop(near);
+    let mut sent = Vec::new();
+    far.read_to_end(&mut sent).await.unwrap();
+    assert!(sent == expected, "other bytes than parts and an end");
+}
+
+#[tokio::test]
+async fn a_part_of_more_than_a_part_may_have_is_several() {
+    let (mut stream, mut peer) = watched().await;
+    begin(&mut stream);
+    let sent: Vec<u8> = (0..PART_MAX + 3).map(|at| (at % 251) as u8).collect();
+    let (written, received) =
+        tokio::join!(stream.write_all(&sent), next(&mut peer, 4 + PART_MAX + 4 + 3));
+    written.unwrap();
+    let (first, rest) = sent.split_at(PART_MAX);
+    let expected = [b"\0\x01\0\0", first, b"\0\0\0\x03", rest].concat();
+    assert!(received == expected, "other bytes than two parts");
+}
+
+#[tokio::test]
+async fn who_has_ended_does_not_go_bare_any_more() {
+    let (mut stream, mut peer) = watched().await;
+    begin(&mut stream);
+    stream.shutdown().await.unwrap();
+    assert!(stream.has_sent_end() && !stream.has_read_end());
+    stream.carry_no_other();
+    peer.write_all(b"\xff\xff\xff\xffbare").await.unwrap();
+    peer.shutdown().await.unwrap();
+    let mut session = Vec::new();
+    stream.read_to_end(&mut session).await.unwrap();
+    assert_eq!(session, b"bare");
+    assert!(!stream.can_carry_another());
+    stream.finish();
+    let mut sent = Vec::new();
+    peer.read_to_end(&mut sent).await.unwrap();
+    assert_eq!(sent, b"\0\0\0\0", "the end of the session, and of the connection");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -265,9 +495,11 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let (mut near, mut far) = tokio::io::duplex(capacity);
+            let (near, mut far) = tokio::io::duplex(capacity);
             let sent: Vec<u8> = (0..pieces.iter().sum()).map(|at: usize| (at % 253) as u8).collect();
             let writing = async {
+                // Gone with the last byte: whoever waits for one that is lost is told.
+                let mut near = near;
                 let mut outgoing = Outgoing::new(true, None);
                 outgoing.queue(b"w");
                 outgoing.begin();
@@ -295,7 +527,7 @@ proptest! {
                         true => ReadBuf::new(&mut buffer),
                         false => ReadBuf::new(&mut buffer[..1]),
                     };
-                    let poll = |cx: &mut Context<'_>| incoming.poll_read(cx, &mut far, &mut buf);
+                    let poll = |cx: &mut Context<'_>| incoming.poll_read(cx, &mut far, false, &mut buf);
                     std::future::poll_fn(poll).await.unwrap();
                     match (buf.filled(), has_begun) {
                         (b"w", false) => {

@@ -8,7 +8,9 @@ use relayserver_wire::FRAME_MAX;
 use relayserver_wire::HostId;
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::Decoder;
-use relayserver_wire::hello::{Answer, AnswerV2, Capacity, Hello, HelloV2, Refusal, Role, Welcome};
+use relayserver_wire::hello::{
+    Answer, AnswerV2, Capacity, Hello, HelloV2, MANY_SESSIONS, Refusal, Role, Welcome,
+};
 use relayserver_wire::secret::{self, ChannelKey};
 use relayserver_wire::start::{Start, Verdict};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -36,6 +38,7 @@ pub(crate) struct Data {
 pub(crate) struct Knock {
     pub(crate) host: HostId,
     pub(crate) role: Role,
+    pub(crate) features: Vec<u32>,
 }
 
 impl Knock {
@@ -47,6 +50,7 @@ impl Knock {
         Knock {
             host: HostId(host),
             role: Role::Command { token, services, last_key: None, capacity: Capacity::default() },
+            features: vec![],
         }
     }
 
@@ -60,12 +64,13 @@ impl Knock {
     }
 
     pub(crate) fn data(host: HostId, channel_key: ChannelKey, service: &str) -> Knock {
-        Knock { host, role: Role::Data { channel_key, service: service.to_owned() } }
+        let role = Role::Data { channel_key, service: service.to_owned() };
+        Knock { host, role, features: vec![] }
     }
 
     /// Says it over `stream`, and reads the answer.
     pub(crate) async fn say(self, stream: &mut Stream) -> Result<Answer, Refusal> {
-        let v2 = HelloV2 { host_id: self.host, role: self.role, features: vec![] };
+        let v2 = HelloV2 { host_id: self.host, role: self.role, features: self.features };
         write(stream, &Hello { version: 1, v2: Some(v2) }.encode()).await;
         let answer = Answer::decode(&read_frame(stream).await).unwrap();
         match answer.v2 {
@@ -107,11 +112,31 @@ impl Member {
     }
 
     pub(crate) async fn channel(&self, relay: &Secure, service: &str) -> Result<Data, Refusal> {
+        self.channel_with(relay, service, &[]).await
+    }
+
+    /// One that has `features`, and is answered that the relay has the same.
+    async fn channel_with(
+        &self,
+        relay: &Secure,
+        service: &str,
+        features: &[u32],
+    ) -> Result<Data, Refusal> {
         let mut stream = relay.connect_from(self.address).await;
-        let answer = Knock::data(self.id, self.key, service).say(&mut stream).await?;
-        assert_eq!(answer.v2, Some(AnswerV2::Welcome(Welcome::default())));
+        let knock = Knock::data(self.id, self.key, service);
+        let answer = Knock { features: features.to_vec(), ..knock }.say(&mut stream).await?;
+        let welcome = Welcome { features: features.to_vec(), ..Welcome::default() };
+        assert_eq!(answer.v2, Some(AnswerV2::Welcome(welcome)));
         assert!(answer.channel_id > 0);
         Ok(Data { stream })
+    }
+
+    /// A channel that carries one session after another and is in the pool, the only one that comes just now.
+    pub(crate) async fn idle_channel_for_many(&self, relay: &Secure, service: &str) -> Data {
+        let before = relay.occupancy().idle;
+        let channel = self.channel_with(relay, service, &[MANY_SESSIONS]).await.unwrap();
+        relay.until_idle(before + 1).await;
+        channel
     }
 
     /// A channel that is in the pool, the only one that comes just now.
@@ -120,6 +145,11 @@ impl Member {
         let channel = self.channel(relay, service).await.unwrap();
         relay.until_idle(before + 1).await;
         channel
+    }
+
+    /// A channel that carries one session after another, for a client that waits already.
+    pub(crate) async fn channel_for_waiting(&self, relay: &Secure, service: &str) -> Data {
+        self.channel_with(relay, service, &[MANY_SESSIONS]).await.unwrap()
     }
 
     /// The next message that is no ping; pings are answered on the way, where `answers_pings`.
@@ -146,6 +176,13 @@ impl Member {
 
     pub(crate) async fn next(&mut self) -> Announcement {
         within("a message", self.next_of(true)).await.expect("the command channel has ended")
+    }
+
+    /// The relay has read all that was said to it before.
+    pub(crate) async fn until_heard(&mut self) {
+        let nonce = fastrand::u64(..);
+        write(&mut self.command, &Announcement::Ping { nonce }.encode()).await;
+        while self.next().await != (Announcement::Pong { nonce }) {}
     }
 
     /// Answers pings, for ever.

@@ -3,6 +3,7 @@
 
 mod host;
 mod member;
+mod parts;
 mod secure;
 mod streams;
 
@@ -18,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) use host::{Channel, Command, Host, session};
 pub(crate) use member::{Data, Knock, Member};
+pub(crate) use parts::{BARE, END, Part, idle_for_many, in_parts, serve};
 pub(crate) use secure::Secure;
 pub(crate) use streams::{
     assert_closed, assert_ended, assert_reset, connect_from, content, echo, exchange, read_exactly,

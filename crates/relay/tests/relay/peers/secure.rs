@@ -15,6 +15,8 @@ pub(crate) struct Secure {
     pub(crate) relay: TestRelay,
     pub(crate) grants: Arc<FixedGrants>,
     pub(crate) tls: ClientTls,
+    /// Whether hosts connect without it.
+    is_plain: bool,
 }
 
 impl Secure {
@@ -42,7 +44,20 @@ impl Secure {
             config.grants = Some(Arc::clone(&grants) as _);
             change(config);
         });
-        Secure { relay, grants, tls }
+        Secure { relay, grants, tls, is_plain: false }
+    }
+
+    /// The same on this machine alone, for hosts that connect without TLS.
+    pub(crate) fn plain() -> Secure {
+        Secure::plain_with(|_| {})
+    }
+
+    pub(crate) fn plain_with(change: impl FnOnce(&mut Config)) -> Secure {
+        let relay = Secure::with(|config| {
+            config.access = Access::Loopback;
+            change(config);
+        });
+        Secure { is_plain: true, ..relay }
     }
 
     /// A new token for a host that may serve `services`.
@@ -78,9 +93,10 @@ impl Secure {
         self.grants.change(|tokens| tokens.insert(token.id(), record));
     }
 
-    /// A connection to the host port, inside TLS.
+    /// A connection to the host port, inside TLS unless hosts are plain here.
     pub(crate) async fn connect_from(&self, address: Ipv4Addr) -> Stream {
-        self.connect(connect_from(address, self.relay.hosts).await).await
+        let stream = connect_from(address, self.relay.hosts).await;
+        if self.is_plain { Stream::Tcp(stream) } else { self.connect(stream).await }
     }
 
     pub(crate) async fn connect(&self, stream: tokio::net::TcpStream) -> Stream {
