@@ -429,6 +429,10 @@ impl AsyncWrite for Session {
         let session = self.get_mut();
         if session.stream.is_some() {
             let stream = ready!(session.poll_writer(cx))?;
+            if !stream.has_read_end() {
+                // Whoever has the session may keep it and never read on to that, while the relay would have another client wait here.
+                stream.carry_no_other();
+            }
             ready!(Pin::new(stream).poll_shutdown(cx))?;
             session.give_back_if_over();
         }

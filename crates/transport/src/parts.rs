@@ -19,6 +19,7 @@ mod incoming;
 mod outgoing;
 #[cfg(not(simulation))]
 mod over_tcp;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -106,7 +107,7 @@ impl Parts {
         self.framing.outgoing.queue(bytes);
     }
 
-    /// Sends what is queued, as far as the connection takes it now. A failure is the next reader's or writer's to find out.
+    /// Sends what is queued, as far as the connection takes it now. A failure is told to who reads or writes next.
     pub(crate) fn push(&mut self) {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let _pushed = self.framing.outgoing.poll_unsent(&mut cx, &mut self.stream);
@@ -173,14 +174,19 @@ impl Framing {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Framing { incoming, outgoing, answers_bare } = self;
+        let before = buf.filled().len();
         let read = incoming.poll_read(cx, stream, outgoing.has_gone_bare(), buf);
         if *answers_bare && incoming.has_heard_bare() {
             // The peer has reckoned that the session is worth a connection of its own, for both ways.
             outgoing.go_bare();
         }
         if outgoing.is_due() {
-            // A failure is whoever's to find out who writes.
             let _sent = outgoing.poll_unsent(cx, stream);
+        }
+        // What failed there is not reported again, and a reset would pass for an end.
+        let is_told = matches!(read, Poll::Ready(Err(_))) || buf.filled().len() > before;
+        if outgoing.has_failed() && !is_told && !incoming.is_over() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         read
     }

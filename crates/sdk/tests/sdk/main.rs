@@ -22,6 +22,8 @@ mod member;
 mod offered;
 #[cfg(feature = "tls")]
 mod pools;
+#[cfg(feature = "tls")]
+mod reuse;
 mod scripted;
 mod sessions;
 

@@ -27,6 +27,8 @@ pub(crate) struct Outgoing {
     is_held: bool,
     /// The end of the session is not only written, but on its way.
     is_end_flushed: bool,
+    /// A write has failed of which nobody was told: a reset that was reported to it looks like an end to who reads next.
+    has_failed: bool,
     /// Who writes was told to wait, and is to be woken by the connection.
     is_awaited: bool,
     /// Whether there is a faster way for much.
@@ -57,6 +59,7 @@ impl Outgoing {
             sent: 0,
             is_held: false,
             is_end_flushed: false,
+            has_failed: false,
             is_awaited: false,
             may_go_bare,
             stays,
@@ -88,6 +91,11 @@ impl Outgoing {
     /// Whether all of a session's is with the connection, the end included.
     pub(crate) fn is_over(&self) -> bool {
         self.has_ended() && self.unsent.is_empty() && self.is_end_flushed
+    }
+
+    /// Whether the connection has failed, as far as what was sent on the side has told.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Whether our direction ends with the connection.
@@ -215,8 +223,9 @@ impl Outgoing {
     ) -> Poll<io::Result<()>> {
         self.is_held = false;
         while !self.unsent.is_empty() {
-            let written = ready!(poll_some(cx, stream, &[IoSlice::new(self.rest())]))?;
-            self.advance(written);
+            let written = ready!(poll_some(cx, stream, &[IoSlice::new(self.rest())]));
+            self.has_failed |= written.is_err();
+            self.advance(written?);
         }
         Poll::Ready(Ok(()))
     }
