@@ -75,7 +75,8 @@ async fn what_a_relay_was_told_whose_channels_come_back_replays_to_the_same_answ
         clients.spawn(async move {
             let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
             let (mut reader, mut writer) = client.split();
-            let question = content(number as u64, number * 37 % 20_000);
+            // Who sends nothing but its end while it waits is gone.
+            let question = content(number as u64, 1 + number * 37 % 20_000);
             let mut answer = Vec::new();
             let asking = async {
                 writer.write_all(&question).await.unwrap();
