@@ -89,10 +89,10 @@ impl Session {
             let Some(host) = self.take_host_for_another(&over) else {
                 return Box::pin(self.end(over)).await;
             };
-            let waiting = Waiting::again(host, &self.assignment, &context).await;
+            // Boxed, as the wait below: so many sessions that only last have no room for it.
+            let waiting = Box::pin(Waiting::again(host, &self.assignment, &context)).await;
             self.end_without_host(over);
             let Some(waiting) = waiting else { return };
-            // Boxed, since few of a relay's sessions are followed by another wait at a time.
             let Some(opened) = Box::pin(waiting.next(&context)).await else { return };
             self = Session::new(opened, context);
         }

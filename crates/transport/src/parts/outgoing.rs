@@ -13,16 +13,15 @@ use super::{BARE, END, HEADER_LEN, PART_MAX};
 /// After so many parts, or so many bytes, a direction goes on bare, where bytes then go a faster way. A connection in place of the one
 /// that is used up then costs both processes some 100 µs of CPU; 256 KiB are moved by `splice(2)` for as much less than by copying, and
 /// 64 answers on a thread of their own.
-const PARTS_BEFORE_BARE: u32 = 64;
+const PARTS_BEFORE_BARE: u8 = 64;
 const BYTES_BEFORE_BARE: u32 = 256 * 1024;
 
 /// What was written of one direction, and what of it the connection has not taken.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     writing: Writing,
-    /// To go out ahead of all that is written: from `sent` on.
-    unsent: Vec<u8>,
-    sent: u32,
+    /// To go out ahead of all that is written. Behind a pointer: most of the time there is nothing.
+    unsent: Option<Box<Unsent>>,
     /// It waits for what is written next.
     is_held: bool,
     /// The end of the session is not only written, but on its way.
@@ -35,8 +34,15 @@ pub(crate) struct Outgoing {
     may_go_bare: bool,
     /// Whether the connection is to carry another session; where that does not change, it is.
     stays: Option<Arc<AtomicBool>>,
-    parts: u32,
+    parts: u8,
     bytes: u32,
+}
+
+/// Bytes of which the first `sent` are with the connection.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +61,7 @@ impl Outgoing {
     pub(crate) fn new(may_go_bare: bool, stays: Option<Arc<AtomicBool>>) -> Outgoing {
         Outgoing {
             writing: Writing::Plain,
-            unsent: Vec::new(),
-            sent: 0,
+            unsent: None,
             is_held: false,
             is_end_flushed: false,
             has_failed: false,
@@ -79,7 +84,7 @@ impl Outgoing {
 
     /// Takes what is to go out ahead of what is written next, and not before that unless it is pushed, flushed or the end.
     pub(crate) fn queue(&mut self, bytes: &[u8]) {
-        self.unsent.extend_from_slice(bytes);
+        self.add_unsent(bytes);
         self.is_held = true;
     }
 
@@ -90,7 +95,7 @@ impl Outgoing {
 
     /// Whether all of a session's is with the connection, the end included.
     pub(crate) fn is_over(&self) -> bool {
-        self.has_ended() && self.unsent.is_empty() && self.is_end_flushed
+        self.has_ended() && !self.holds_unsent() && self.is_end_flushed
     }
 
     /// Whether the connection has failed, as far as what was sent on the side has told.
@@ -104,12 +109,12 @@ impl Outgoing {
     }
 
     pub(crate) fn holds_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        self.unsent.is_some()
     }
 
     /// Whether nothing is left to be sent in another way than as it is.
     pub(crate) fn is_bare(&self) -> bool {
-        self.writing == Writing::Bare && self.unsent.is_empty()
+        self.writing == Writing::Bare && !self.holds_unsent()
     }
 
     /// Whether something waits that ought to be on its way, and that nobody else is about to send: who reads may do it then.
@@ -128,7 +133,7 @@ impl Outgoing {
     pub(crate) fn go_bare(&mut self) {
         if self.writing == Writing::Parts {
             self.writing = Writing::Bare;
-            self.unsent.extend_from_slice(&BARE.to_be_bytes());
+            self.add_unsent(&BARE.to_be_bytes());
             self.is_held = false;
         }
     }
@@ -165,7 +170,7 @@ impl Outgoing {
         match self.writing {
             Writing::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Writing::Parts => self.poll_write_part(cx, stream, buf),
-            Writing::Plain | Writing::Bare if self.unsent.is_empty() => {
+            Writing::Plain | Writing::Bare if !self.holds_unsent() => {
                 Pin::new(stream).poll_write(cx, buf)
             }
             Writing::Plain | Writing::Bare => self.poll_write_behind(cx, stream, buf),
@@ -206,8 +211,8 @@ impl Outgoing {
                 continue;
             }
             let of_payload = of_part.saturating_sub(HEADER_LEN);
-            self.unsent.extend_from_slice(header.get(of_part..).unwrap_or_default());
-            self.unsent.extend_from_slice(payload.get(of_payload..).unwrap_or_default());
+            self.add_unsent(header.get(of_part..).unwrap_or_default());
+            self.add_unsent(payload.get(of_payload..).unwrap_or_default());
             // Neither can be large before it goes bare; and over TLS, where it does not, they are of no use.
             self.parts = self.parts.saturating_add(1);
             self.bytes = self.bytes.saturating_add(payload.len() as u32);
@@ -222,7 +227,7 @@ impl Outgoing {
         stream: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
         self.is_held = false;
-        while !self.unsent.is_empty() {
+        while self.holds_unsent() {
             let written = ready!(poll_some(cx, stream, &[IoSlice::new(self.rest())]));
             self.has_failed |= written.is_err();
             self.advance(written?);
@@ -254,7 +259,7 @@ impl Outgoing {
         }
         if self.writing == Writing::Parts {
             self.writing = Writing::Ended;
-            self.unsent.extend_from_slice(&END.to_be_bytes());
+            self.add_unsent(&END.to_be_bytes());
         }
         if self.has_ended() {
             let flushed = self.poll_flush(cx, stream);
@@ -269,8 +274,15 @@ impl Outgoing {
         ended
     }
 
+    fn add_unsent(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.unsent.get_or_insert_default().bytes.extend_from_slice(bytes);
+        }
+    }
+
     fn rest(&self) -> &[u8] {
-        self.unsent.get(self.sent as usize..).unwrap_or_default()
+        let unsent = self.unsent.as_ref();
+        unsent.and_then(|unsent| unsent.bytes.get(unsent.sent..)).unwrap_or_default()
     }
 
     /// So many bytes are with the connection: gives how many of them are not of what was unsent.
@@ -278,11 +290,11 @@ impl Outgoing {
         let of_unsent = self.rest().len();
         match written.checked_sub(of_unsent) {
             None => {
-                self.sent += written as u32;
+                self.unsent.iter_mut().for_each(|unsent| unsent.sent += written);
                 0
             }
             Some(more) => {
-                (self.unsent, self.sent, self.is_held) = (Vec::new(), 0, false);
+                (self.unsent, self.is_held) = (None, false);
                 more
             }
         }
