@@ -35,6 +35,9 @@ pub use halves::{ReadHalf, WriteHalf};
 /// host if this one does not. It is accepted by the first read or write, or by [`accept`](Session::accept); whoever first wants
 /// to see whether it can serve at all says [`reject`](Session::reject) if not, before it reads. One that is dropped unused is rejected.
 ///
+/// Where the other side takes nothing for a while, a part of what was written waits here and leaves with the next write, read or flush: flush
+/// where none of these follows, as with any stream that may be encrypted.
+///
 /// [`shutdown`](tokio::io::AsyncWriteExt::shutdown) is half-close: the client reads the end, and what it still sends can be
 /// read. Dropping a session closes it as dropping a `TcpStream` does: what was written still arrives, unless the
 /// client's bytes were not all read, in which case the client sees a reset. A session that is dropped by a panic is reset.
