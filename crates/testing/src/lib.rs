@@ -282,9 +282,17 @@ impl Drop for TestRelay {
 impl Running {
     fn start(config: Config) -> io::Result<(Running, [SocketAddr; 3])> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let relay = {
+        let bound = {
             let _entered = runtime.enter();
-            Relay::bind(config).map_err(io::Error::other)?
+            Relay::bind(config)
+        };
+        let relay = match bound {
+            Ok(relay) => relay,
+            Err(error) => {
+                // To be dropped where a caller awaits would be a panic, which says nothing of why.
+                runtime.shutdown_background();
+                return Err(io::Error::other(error));
+            }
         };
         let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let clients = relay.clients_addr(&ServiceName::default());
