@@ -107,6 +107,14 @@ impl Parts {
         self.framing.outgoing.queue(bytes);
     }
 
+    /// As [`Stream::hold`].
+    ///
+    /// # Errors
+    /// As of a write.
+    pub(crate) fn hold(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.holds_unsent() { Ok(0) } else { self.stream.hold(bytes) }
+    }
+
     /// Sends what is queued, as far as the connection takes it now. A failure is told to who reads or writes next.
     pub(crate) fn push(&mut self) {
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -101,19 +101,16 @@ impl Stream {
         Ok(())
     }
 
-    /// Hands `bytes` to the connection so that they leave together with what is written next: one packet less. Without that they leave
-    /// over TCP with [`push`](Stream::push), and after some 200 ms anyhow (`MSG_MORE` of send(2)); over a connection for many sessions with
-    /// a push, a flush or the end, and not before. Gives how many were taken: there all of them, and none where this cannot be had, as over
-    /// TLS alone. What was not taken is to be written.
+    /// Hands `bytes` to the kernel so that they leave together with what is written next: one packet less. Without that they leave with
+    /// [`push`](Stream::push), and after some 200 ms anyhow (`MSG_MORE` of send(2)), whatever has become of this process. Gives how many
+    /// were taken: none where this cannot be had, as over TLS, or where something else waits to be sent. What was not taken is to be
+    /// written.
     ///
     /// # Errors
     /// As of a write.
     pub fn hold(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Parts(parts) => {
-                parts.queue(bytes);
-                Ok(bytes.len())
-            }
+            Stream::Parts(parts) => parts.hold(bytes),
             #[cfg(all(target_os = "linux", not(simulation)))]
             Stream::Tcp(stream) => {
                 use rustix::net::{SendFlags, send};
@@ -136,7 +133,7 @@ impl Stream {
         match self {
             // Linux sends what is held when this is set, also where it is set already.
             Stream::Tcp(stream) => options::log_failure(options::set_nodelay(stream)),
-            Stream::Parts(parts) => parts.push(),
+            Stream::Parts(parts) => parts.stream_mut().push(),
             _ => {}
         }
     }
@@ -287,11 +284,12 @@ mod tests {
             let peeked = rustix::net::recv(stream, &mut [0; 16], flags);
             peeked.map(|(len, _)| len).map_err(std::io::Error::from)
         };
-        for pushes in [true, false] {
+        for (pushes, for_many) in [(true, false), (true, true), (false, false), (false, true)] {
             let (one, mut other) = pair().await;
             one.set_nodelay(true).unwrap();
             let began = std::time::Instant::now();
-            let mut one = Stream::Tcp(one);
+            let one = Stream::Tcp(one);
+            let mut one = if for_many { one.for_many(None) } else { one };
             assert_eq!(one.hold(b"word").unwrap(), 4);
             let held = now_there(&other);
             // Linux lets it go after 200 ms, which may have passed on a machine that stood still.

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{ask, noise, rest, within};
+use crate::{DEADLINE, ask, noise, rest, within};
 
 /// Over TCP alone, and over TLS.
 fn relays() -> [(TestRelay, bool); 2] {
@@ -114,6 +114,30 @@ async fn fifty_sessions_one_after_the_other_need_no_more_channels_than_the_pool_
         tokio::select! {
             () = clients => {}
             _ended = listener.serve(echo) => panic!("the listener stopped serving"),
+        }
+    }
+}
+
+/// Its request may have run by then: whatever becomes of the host, the relay has to know that the session is no other host's.
+#[tokio::test]
+async fn a_session_whose_bytes_were_read_is_accepted_though_its_host_stands_still_from_then_on() {
+    for host in relays() {
+        let listener = within(builder(&host).pool_size(1).listen()).await.unwrap();
+        let relay = &host.0;
+        let mut client = within(TcpStream::connect(relay.clients_addr())).await.unwrap();
+        client.write_all(b"ask").await.unwrap();
+        let mut session = within(listener.accept()).await.unwrap();
+        assert_eq!(question(&mut session).await, b"ask");
+        // From here on nothing of the host runs: this is its only thread.
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let counts = relay.snapshot().unwrap().counts;
+            assert!(counts.ended().is_empty(), "{counts:?}");
+            if counts.services.values().map(|service| service.opened).sum::<u64>() == 1 {
+                break;
+            }
+            assert!(Instant::now() < until, "the relay has not heard that it is accepted");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -90,19 +90,6 @@ async fn what_is_queued_goes_out_ahead_of_the_first_part_in_one_write() {
 }
 
 #[tokio::test]
-async fn what_is_held_leaves_when_it_is_pushed() {
-    let (mut stream, mut peer) = watched().await;
-    assert_eq!(stream.hold(b"word").unwrap(), 4);
-    stream.begin_incoming();
-    peer.write_all(b"\x00\x00\x00\x01x").await.unwrap();
-    let mut byte = [0];
-    stream.read_exact(&mut byte).await.unwrap();
-    assert!(stream.holds_unsent(), "reading does not push it");
-    stream.push();
-    assert_eq!(next(&mut peer, 4).await, b"word");
-}
-
-#[tokio::test]
 async fn what_is_behind_a_sessions_end_is_of_the_next_one() {
     for piece_len in 1..TWO_SESSIONS.len() {
         let (mut stream, mut peer) = watched().await;
