@@ -49,7 +49,7 @@ pub struct Book<H: Handles> {
     turn: Turn,
     draining: bool,
     roster: Roster<H>,
-    channels: BTreeMap<ChannelId, Channel>,
+    channels: BTreeMap<ChannelId, Box<Channel>>,
     services: BTreeMap<ServiceName, Service<H>>,
     /// Boxed: so many are moved about as others come and go.
     sessions: BTreeMap<SessionId, Box<Session<H>>>,

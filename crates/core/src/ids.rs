@@ -1,6 +1,6 @@
 //! What things are called: channels, command channels, sessions, hosts, services.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::ParseIntError;
@@ -40,13 +40,14 @@ impl fmt::Display for ChannelId {
 #[derive(Debug)]
 pub(crate) struct ChannelIds {
     next: ChannelId,
-    in_use: HashSet<ChannelId>,
+    /// A tree, which gives back what it took when it empties.
+    in_use: BTreeSet<ChannelId>,
 }
 
 impl ChannelIds {
     /// Starts at `first`. Choose it at random, so that ids of a relay's earlier life do not meet those of its next.
     pub(crate) fn starting_at(first: ChannelId) -> ChannelIds {
-        ChannelIds { next: first, in_use: HashSet::new() }
+        ChannelIds { next: first, in_use: BTreeSet::new() }
     }
 
     /// The next free id. The number of ids in use is bounded far below their range by the limit on channels, so the search

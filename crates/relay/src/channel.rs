@@ -42,14 +42,15 @@ pub(crate) struct Opened {
 }
 
 /// Puts a new channel into the pool and waits there for its first client. That session, and all that follow on the channel, have another
-/// task: this one is as large as what came before it needed.
-pub(crate) async fn enter(stream: Stream, guard: ChannelGuard, context: &Arc<Context>) {
+/// task, which is larger: many channels wait for long.
+pub(crate) async fn enter(stream: Stream, guard: ChannelGuard, context: Arc<Context>) {
     let (handle, start) = oneshot::channel();
     context.assignments.channel_idle(guard.channel, handle);
     let since = Instant::now();
     let waiting = Waiting { stream, guard, start, since, has_user_timeout: true };
-    if let Some(opened) = waiting.next(context).await {
-        context.tasks.spawn(session::begin(opened, Arc::clone(context)));
+    if let Some(opened) = waiting.next(&context).await {
+        let tasks = context.tasks.clone();
+        tasks.spawn(session::begin(opened, context));
     }
 }
 

@@ -26,8 +26,11 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Cont
         context.assignments.count_refused_host(refusal.reason);
     }
     match served {
-        // It waits here, with no room for what was needed before.
-        Ok(Some(Newcomer { stream, guard })) => channel::enter(stream, guard, &context).await,
+        // It waits in a task of its own: this one is as large as the greeting needed.
+        Ok(Some(Newcomer { stream, guard })) => {
+            let entered = channel::enter(stream, guard, Arc::clone(&context));
+            context.tasks.spawn(entered);
+        }
         Ok(None) => {}
         // In a flood of silent connections, a line each would be a flood of its own.
         Err(Refusal { reason: reason @ Reason::HandshakeLimit, detail }) => {

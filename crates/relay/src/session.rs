@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
-use relayserver_core::{Assignment, End, Reason, SessionId};
+use relayserver_core::{Assignment, End, Reason};
 use relayserver_splice::{
     self as splice, Counts, Failure, Path, Remainder, Side, Splice, Undelivered, Until, lanes,
 };
@@ -89,13 +89,18 @@ impl Session {
             let Some(host) = self.take_host_for_another(&over) else {
                 return Box::pin(self.end(over)).await;
             };
-            // Boxed, as the wait below: so many sessions that only last have no room for it.
-            let waiting = Box::pin(Waiting::again(host, &self.assignment, &context)).await;
-            self.end_without_host(over);
-            let Some(waiting) = waiting else { return };
-            let Some(opened) = Box::pin(waiting.next(&context)).await else { return };
+            // Boxed: so many sessions that only last have no room for it.
+            let Some(opened) = Box::pin(self.another(host, over)).await else { return };
             self = Session::new(opened, context);
         }
+    }
+
+    /// Ends this session, whose host's connection waits for the next one meanwhile.
+    async fn another(self: Box<Self>, host: Stream, over: Over) -> Option<Opened> {
+        let context = Arc::clone(&self.context);
+        let waiting = Waiting::again(host, &self.assignment, &context).await;
+        self.end_without_host(over);
+        waiting?.next(&context).await
     }
 
     /// Goes on where a busy session is best served.
@@ -121,7 +126,7 @@ impl Session {
     async fn serve(&mut self, until: Until) -> Option<Over> {
         let Session { assignment, guard, counted, context, legs, splice, stop, .. } = self;
         let counts = &*counted.counts;
-        let progress = Progress::new(guard, assignment);
+        let progress = Progress::new(guard);
         if std::mem::take(&mut self.client_has_ended) {
             progress.finished(Side::Client);
         }
@@ -212,16 +217,14 @@ type Silence<'c> = Pin<Box<dyn Future<Output = ()> + Send + 'c>>;
 /// Which sides have sent their last byte.
 struct Progress<'a> {
     guard: &'a SessionGuard,
-    session: SessionId,
     host_finished: AtomicBool,
     is_half_closed: AtomicBool,
 }
 
 impl Progress<'_> {
-    fn new<'a>(guard: &'a SessionGuard, assignment: &Assignment) -> Progress<'a> {
+    fn new(guard: &SessionGuard) -> Progress<'_> {
         Progress {
             guard,
-            session: assignment.session,
             host_finished: AtomicBool::new(false),
             is_half_closed: AtomicBool::new(false),
         }
@@ -230,10 +233,10 @@ impl Progress<'_> {
     /// Tells the book.
     fn finished(&self, side: Side) {
         match side {
-            Side::Client => self.guard.assignments().client_finished(self.session),
+            Side::Client => self.guard.assignments().client_finished(self.guard.session),
             Side::Host => {
                 self.host_finished.store(true, Ordering::Relaxed);
-                self.guard.assignments().host_finished(self.session);
+                self.guard.assignments().host_finished(self.guard.session);
             }
         }
         self.is_half_closed.store(true, Ordering::Relaxed);

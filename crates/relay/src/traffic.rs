@@ -18,8 +18,8 @@ struct Books {
     ended: Carried,
 }
 
-#[derive(Default)]
 struct OfHost {
+    part: Arc<Part>,
     /// By where their counts are.
     sessions: BTreeMap<usize, Session>,
     /// The arrivals of those that ended while others ran, or somebody watched.
@@ -40,16 +40,18 @@ pub(crate) struct Carried {
     pub(crate) to_client: u64,
 }
 
-/// A host whose sessions are watched until this is dropped.
-pub(crate) struct Watched {
+/// One host's part of the traffic, which all its sessions share: each has room for no more than where that is.
+struct Part {
     traffic: Arc<Traffic>,
     host: HostId,
 }
 
+/// A host whose sessions are watched until this is dropped.
+pub(crate) struct Watched(Arc<Part>);
+
 /// A session whose counts are looked at until this is dropped.
 pub(crate) struct Counted {
-    traffic: Arc<Traffic>,
-    host: HostId,
+    part: Arc<Part>,
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -57,17 +59,19 @@ impl Traffic {
     /// Has a session of `host` counted, whose counts are looked at. `is_held_back`: by a rate.
     pub(crate) fn count(self: &Arc<Self>, host: HostId, is_held_back: bool) -> Counted {
         let counts = Arc::new(Counts::default());
-        let counted = Counted { traffic: Arc::clone(self), host, counts: Arc::clone(&counts) };
         let mut books = self.lock();
-        let sessions = &mut books.hosts.entry(host).or_default().sessions;
-        sessions.insert(counted.place(), Session { counts, is_held_back });
+        let of_host = books.of(host, self);
+        let counted = Counted { part: Arc::clone(&of_host.part), counts: Arc::clone(&counts) };
+        of_host.sessions.insert(counted.place(), Session { counts, is_held_back });
         counted
     }
 
     /// Has what comes from `host` counted on from one session to the next.
     pub(crate) fn watch(self: &Arc<Self>, host: HostId) -> Watched {
-        self.lock().hosts.entry(host).or_default().watchers += 1;
-        Watched { traffic: Arc::clone(self), host }
+        let mut books = self.lock();
+        let of_host = books.of(host, self);
+        of_host.watchers += 1;
+        Watched(Arc::clone(&of_host.part))
     }
 
     /// How many bytes were handed on since the relay started, those of the sessions that run among them. Costs time in proportion to
@@ -92,15 +96,16 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut books = self.traffic.lock();
-        let Some(host) = books.hosts.get_mut(&self.host) else {
+        let Part { traffic, host: id } = &*self.part;
+        let mut books = traffic.lock();
+        let Some(host) = books.hosts.get_mut(id) else {
             return;
         };
         let Some(session) = host.sessions.remove(&self.place()) else {
             return;
         };
         host.ended_arrivals += session.arrivals();
-        books.forget_unused(self.host);
+        books.forget_unused(*id);
         books.ended = books.ended + session.carried();
     }
 }
@@ -108,8 +113,8 @@ impl Drop for Counted {
 impl Watched {
     /// How often something came from the host for its clients: it grows only while the host sends, and never falls.
     pub(crate) fn arrivals(&self) -> u64 {
-        let books = self.traffic.lock();
-        books.hosts.get(&self.host).map_or(0, |host| {
+        let Part { traffic, host } = &*self.0;
+        traffic.lock().hosts.get(host).map_or(0, |host| {
             host.ended_arrivals + host.sessions.values().map(Session::arrivals).sum::<u64>()
         })
     }
@@ -117,15 +122,26 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let mut books = self.traffic.lock();
-        if let Some(host) = books.hosts.get_mut(&self.host) {
+        let Part { traffic, host: id } = &*self.0;
+        let mut books = traffic.lock();
+        if let Some(host) = books.hosts.get_mut(id) {
             host.watchers -= 1;
         }
-        books.forget_unused(self.host);
+        books.forget_unused(*id);
     }
 }
 
 impl Books {
+    fn of(&mut self, host: HostId, traffic: &Arc<Traffic>) -> &mut OfHost {
+        self.hosts.entry(host).or_insert_with(|| OfHost {
+            // What is in `traffic` leads back to it: until it is forgotten.
+            part: Arc::new(Part { traffic: Arc::clone(traffic), host }),
+            sessions: BTreeMap::new(),
+            ended_arrivals: 0,
+            watchers: 0,
+        })
+    }
+
     fn forget_unused(&mut self, host: HostId) {
         let is_unused = |host: &OfHost| host.sessions.is_empty() && host.watchers == 0;
         if self.hosts.get(&host).is_some_and(is_unused) {

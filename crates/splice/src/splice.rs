@@ -17,6 +17,7 @@ use crate::failure::{Failure, Side};
 use crate::leg::Leg;
 use crate::pipe::Pool;
 use crate::remainder::Remainder;
+use crate::socket::Socket;
 use crate::watch::Watch;
 
 /// The moving of one session's bytes. It has no leg: those are lent to each [`run`](Splice::run).
@@ -51,9 +52,10 @@ pub enum Until {
 
 impl Until {
     /// After how many polls a run comes back that is over these legs; `None` for one that does not.
-    fn polls(self, watches: &Watches<'_, '_>) -> Option<u32> {
+    fn polls(self, client: &Leg<'_>, host: &Leg<'_>) -> Option<u32> {
+        let are_sockets = client.socket().is_some() && host.socket().is_some();
         match self {
-            Until::Busy if watches.are_of_sockets => Some(BUSY_POLLS),
+            Until::Busy if are_sockets => Some(BUSY_POLLS),
             Until::Woken => Some(WOKEN_POLLS),
             Until::Busy | Until::End => None,
         }
@@ -144,7 +146,7 @@ impl Splice {
         counts: &Counts,
         on_eof: &mut (dyn FnMut(Side) + Send),
     ) -> impl Future<Output = Result<(), Failure>> + Send {
-        let mut watches = Watches::new(&client, &host);
+        let mut watches = Watches::default();
         poll_fn(move |cx| self.poll_legs(cx, &mut client, &mut host, &mut watches, counts, on_eof))
     }
 
@@ -165,8 +167,8 @@ impl Splice {
         counts: &Counts,
         on_eof: &mut (dyn FnMut(Side) + Send),
     ) -> impl Future<Output = Result<Until, Failure>> + Send {
-        let mut watches = Watches::new(&client, &host);
-        let mut polls_left = until.polls(&watches);
+        let mut watches = Watches::default();
+        let mut polls_left = until.polls(&client, &host);
         poll_fn(move |cx| {
             let polled =
                 self.poll_legs(cx, &mut client, &mut host, &mut watches, counts, on_eof)?;
@@ -203,12 +205,12 @@ impl Splice {
         })
     }
 
-    fn poll_legs(
+    fn poll_legs<'c, 'h>(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut Leg<'_>,
-        host: &mut Leg<'_>,
-        watches: &mut Watches<'_, '_>,
+        client: &mut Leg<'c>,
+        host: &mut Leg<'h>,
+        watches: &mut Watches<'c, 'h>,
         counts: &Counts,
         on_eof: &mut (dyn FnMut(Side) + Send),
     ) -> Poll<Result<(), Failure>> {
@@ -216,8 +218,9 @@ impl Splice {
             return Poll::Ready(Ok(()));
         }
         let Splice { to_host, to_client, .. } = &*self;
-        notice_abort(cx, &mut watches.client, Side::Client, to_host, to_client)?;
-        notice_abort(cx, &mut watches.host, Side::Host, to_client, to_host)?;
+        let (of_client, of_host) = (client.watched(), host.watched());
+        notice_abort(cx, &mut watches.client, of_client, Side::Client, to_host, to_client)?;
+        notice_abort(cx, &mut watches.host, of_host, Side::Host, to_client, to_host)?;
         Poll::Pending
     }
 
@@ -265,26 +268,18 @@ impl Splice {
 }
 
 /// Notices aborts of either leg.
+#[derive(Default)]
 struct Watches<'c, 'h> {
     client: Watch<'c>,
     host: Watch<'h>,
-    /// Whether both legs are sockets themselves.
-    are_of_sockets: bool,
-}
-
-impl<'c, 'h> Watches<'c, 'h> {
-    fn new(client: &Leg<'c>, host: &Leg<'h>) -> Watches<'c, 'h> {
-        let are_of_sockets = client.socket().is_some() && host.socket().is_some();
-        let (client, host) = (Watch::new(client.watched()), Watch::new(host.watched()));
-        Watches { client, host, are_of_sockets }
-    }
 }
 
 /// Fails if the leg `side` was aborted and nothing else would notice: its bytes wait for the other leg, or it has sent
 /// its end and still receives. A leg that has done both is of no more concern.
-fn notice_abort(
+fn notice_abort<'a>(
     cx: &mut Context<'_>,
-    watch: &mut Watch<'_>,
+    watch: &mut Watch<'a>,
+    socket: Option<Socket<'a>>,
     side: Side,
     from: &Direction,
     to: &Direction,
@@ -293,7 +288,10 @@ fn notice_abort(
         watch.rest();
         return Ok(());
     }
-    match watch.poll_error(cx) {
+    let Some(socket) = socket else {
+        return Ok(());
+    };
+    match watch.poll_error(cx, socket) {
         Poll::Pending => Ok(()),
         Poll::Ready(error) if from.has_read_end() => Err(Failure::write(side, error)),
         Poll::Ready(error) => Err(Failure::read(side, error)),

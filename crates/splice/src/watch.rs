@@ -12,25 +12,22 @@ use tokio::io::Ready;
 
 use crate::socket::Socket;
 
+/// Of one socket, which is said anew with each poll: a session's future is to stay small.
+#[derive(Default)]
 pub(crate) struct Watch<'a> {
-    socket: Option<Socket<'a>>,
-    /// Boxed, since it is there only while it is needed, and a session's future is to stay small.
+    /// Boxed, since it is there only while it is needed.
     report: Option<Report<'a>>,
 }
 
 type Report<'a> = Pin<Box<dyn Future<Output = io::Result<Ready>> + Send + 'a>>;
 
 impl<'a> Watch<'a> {
-    /// Watches `socket`; without one there is never anything to report.
-    pub(crate) fn new(socket: Option<Socket<'a>>) -> Watch<'a> {
-        Watch { socket, report: None }
-    }
-
-    /// Resolves with the error that the system reports.
-    pub(crate) fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(socket) = self.socket else {
-            return Poll::Pending;
-        };
+    /// Resolves with the error that the system reports of `socket`, which is always the same one.
+    pub(crate) fn poll_error(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: Socket<'a>,
+    ) -> Poll<io::Error> {
         loop {
             let report = self.report.get_or_insert_with(|| Box::pin(socket.error_reported()));
             let reported = ready!(report.as_mut().poll(cx));

@@ -1,7 +1,11 @@
 //! What an idle connection has to tell, found out without taking a byte from it.
 
 use std::io;
+use std::task::{Context, Poll, ready};
 
+#[cfg(unix)]
+use tokio::io::Interest;
+use tokio::io::ReadBuf;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
@@ -28,16 +32,27 @@ impl From<io::Result<bool>> for Heard {
     }
 }
 
-pub(crate) async fn on_tcp(stream: &TcpStream) -> Heard {
-    stream.peek(&mut [0]).await.map(|count| count > 0).into()
+/// Wakes who polled last, as a read does.
+pub(crate) fn poll_on_tcp(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Heard> {
+    let mut byte = [0];
+    let peeked = ready!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)));
+    Poll::Ready(peeked.map(|count| count > 0).into())
 }
 
+/// Wakes who polled last, as a read does.
 #[cfg(unix)]
-pub(crate) async fn on_unix(stream: &UnixStream) -> Heard {
+pub(crate) fn poll_on_unix(stream: &UnixStream, cx: &mut Context<'_>) -> Poll<Heard> {
     use std::mem::MaybeUninit;
 
     let socket = socket2::SockRef::from(stream);
-    let peek = || socket.peek(&mut [MaybeUninit::uninit()]);
-    let peeked = stream.async_io(tokio::io::Interest::READABLE, peek).await;
-    peeked.map(|count| count > 0).into()
+    loop {
+        if let Err(error) = ready!(stream.poll_read_ready(cx)) {
+            return Poll::Ready(Heard::Failed(error));
+        }
+        let peek = || socket.peek(&mut [MaybeUninit::uninit()]);
+        match stream.try_io(Interest::READABLE, peek) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            peeked => return Poll::Ready(peeked.map(|count| count > 0).into()),
+        }
+    }
 }

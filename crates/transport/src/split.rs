@@ -3,6 +3,7 @@
 //! TCP and Unix domain sockets divide without a lock. The halves of a TLS connection share its state under one, which is held
 //! while a half reads or writes what is there, and never while it waits.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 #[cfg(feature = "tls")]
@@ -100,15 +101,14 @@ impl ReadHalf {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn waits(&mut self) -> Heard {
-        match &mut self.reader {
-            Reader::Tcp(reader) => heard::on_tcp((*reader).as_ref()).await,
+        poll_fn(|cx| match &mut self.reader {
+            Reader::Tcp(reader) => heard::poll_on_tcp((*reader).as_ref(), cx),
             #[cfg(unix)]
-            Reader::Unix(reader) => heard::on_unix((*reader).as_ref()).await,
+            Reader::Unix(reader) => heard::poll_on_unix((*reader).as_ref(), cx),
             #[cfg(feature = "tls")]
-            Reader::Tls(shared) => {
-                std::future::poll_fn(|cx| shared.lock().poll_heard(cx)).await.into()
-            }
-        }
+            Reader::Tls(shared) => shared.lock().poll_heard(cx).map(Heard::from),
+        })
+        .await
     }
 
     /// As [`Stream::reset_on_close`].

@@ -2,6 +2,7 @@
 //!
 //! Driven by relay and SDK for every leg. What a caller must do otherwise for one of them than for another is asked for here.
 
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -176,15 +177,20 @@ impl Stream {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn waits(&mut self) -> Heard {
+    pub fn waits(&mut self) -> impl Future<Output = Heard> + Send {
+        // No more than that: many do hardly anything else.
+        poll_fn(|cx| self.poll_heard(cx))
+    }
+
+    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         match self {
-            Stream::Tcp(stream) => heard::on_tcp(stream).await,
+            Stream::Tcp(stream) => heard::poll_on_tcp(stream, cx),
             #[cfg(unix)]
-            Stream::Unix(stream) => heard::on_unix(stream).await,
+            Stream::Unix(stream) => heard::poll_on_unix(stream, cx),
             #[cfg(feature = "tls")]
-            Stream::Tls(stream) => std::future::poll_fn(|cx| stream.poll_heard(cx)).await.into(),
-            Stream::Parts(parts) if parts.has_read_ahead() => Heard::Bytes,
-            Stream::Parts(parts) => Box::pin(parts.stream_mut().waits()).await,
+            Stream::Tls(stream) => stream.poll_heard(cx).map(Heard::from),
+            Stream::Parts(parts) if parts.has_read_ahead() => Poll::Ready(Heard::Bytes),
+            Stream::Parts(parts) => parts.stream_mut().poll_heard(cx),
         }
     }
 }

@@ -12,13 +12,12 @@ pub struct Echo;
 
 impl Handler for Echo {
     async fn handle(&self, mut session: Session) -> io::Result<()> {
-        let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let len = session.read(&mut buffer).await?;
-            match buffer.get(..len) {
-                Some(received) if !received.is_empty() => session.write_all(received).await?,
-                _ => return session.shutdown().await,
-            }
+        // Not filled with zeros beforehand: that may cost more than all else here.
+        let mut buffer = Vec::with_capacity(16 * 1024);
+        while session.read_buf(&mut buffer).await? > 0 {
+            session.write_all(&buffer).await?;
+            buffer.clear();
         }
+        session.shutdown().await
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::{Framing, Parts};
@@ -75,16 +75,25 @@ impl AsyncRead for Borrowed<'_> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let unfilled = buf.initialize_unfilled();
+        let mut short = 0;
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read(buf.initialize_unfilled()) {
-                Ok(len) => {
-                    buf.advance(len);
-                    return Poll::Ready(Ok(()));
+            let read = self.0.try_io(Interest::READABLE, || match self.0.try_read(unfilled)? {
+                // The socket has been emptied. Saying so here saves the call that would find out.
+                len if 0 < len && len < unfilled.len() => {
+                    short = len;
+                    Err(ErrorKind::WouldBlock.into())
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+                len => Ok(len),
+            });
+            let len = match read {
+                Err(_) if short > 0 => short,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                read => read?,
+            };
+            buf.advance(len);
+            return Poll::Ready(Ok(()));
         }
     }
 }

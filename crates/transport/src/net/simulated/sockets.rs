@@ -173,17 +173,25 @@ impl TcpStream {
     /// # Errors
     /// The connection was reset.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_peek(cx, buf)).await
+        poll_fn(|cx| self.poll_peek(cx, &mut ReadBuf::new(buf))).await
     }
 
-    fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    /// As Tokio's.
+    ///
+    /// # Errors
+    /// The connection was reset.
+    pub fn poll_peek(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
         let peeked = self.with_side(|side| {
-            let len = side.arrived.len().min(buf.len());
+            let len = side.arrived.len().min(buf.remaining());
             if len == 0 {
                 side.check()?;
             }
             if len > 0 || side.has_end {
-                buf.iter_mut().zip(&side.arrived).for_each(|(to, from)| *to = *from);
+                side.arrived.iter().take(len).for_each(|byte| buf.put_slice(&[*byte]));
                 return Ok(Some(len));
             }
             side.wait(cx);
