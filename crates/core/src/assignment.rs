@@ -49,9 +49,9 @@ pub struct Book<H: Handles> {
     turn: Turn,
     draining: bool,
     roster: Roster<H>,
+    /// Boxed, as sessions are: so many are moved about as others come and go, and the nodes of a tree are half empty.
     channels: BTreeMap<ChannelId, Box<Channel>>,
     services: BTreeMap<ServiceName, Service<H>>,
-    /// Boxed: so many are moved about as others come and go.
     sessions: BTreeMap<SessionId, Box<Session<H>>>,
     demands: Demands,
     /// Until when those wait that have no channel.

@@ -40,7 +40,6 @@ impl fmt::Display for ChannelId {
 #[derive(Debug)]
 pub(crate) struct ChannelIds {
     next: ChannelId,
-    /// A tree, which gives back what it took when it empties.
     in_use: BTreeSet<ChannelId>,
 }
 

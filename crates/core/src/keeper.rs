@@ -7,7 +7,7 @@ mod backoff;
 mod channels;
 mod pool;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::limits::DIAL_TIMEOUT;
@@ -93,7 +93,7 @@ pub struct Keeper {
     ended: BTreeSet<(Time, Slot)>,
     dialling: usize,
     /// The answered channels by the id that announcements call them.
-    by_id: HashMap<i32, Slot>,
+    by_id: BTreeMap<i32, Slot>,
     next_slot: u64,
     early: VecDeque<i32>,
     /// When a dial was given up last because the network had changed.
@@ -128,7 +128,7 @@ impl Keeper {
             channels: BTreeMap::new(),
             ended: BTreeSet::new(),
             dialling: 0,
-            by_id: HashMap::new(),
+            by_id: BTreeMap::new(),
             next_slot: 0,
             early: VecDeque::new(),
             abandoned_at: None,

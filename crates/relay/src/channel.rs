@@ -42,7 +42,7 @@ pub(crate) struct Opened {
 }
 
 /// Puts a new channel into the pool and waits there for its first client. That session, and all that follow on the channel, have another
-/// task, which is larger: many channels wait for long.
+/// task: a session needs more room, and many channels wait for long.
 pub(crate) async fn enter(stream: Stream, guard: ChannelGuard, context: Arc<Context>) {
     let (handle, start) = oneshot::channel();
     context.assignments.channel_idle(guard.channel, handle);

@@ -41,7 +41,7 @@ pub(crate) struct Context {
     pub(crate) hello_timeout: Duration,
     pub(crate) user_timeout: Duration,
     pub(crate) half_closed_timeout: Duration,
-    /// Where sessions run.
+    /// Where channels wait and sessions run.
     pub(crate) tasks: TaskTracker,
     /// For refused hosts that are closed politely; beyond so many they are just dropped.
     pub(crate) farewells: Semaphore,

@@ -26,7 +26,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, context: Arc<Cont
         context.assignments.count_refused_host(refusal.reason);
     }
     match served {
-        // It waits in a task of its own: this one is as large as the greeting needed.
+        // It waits in a task of its own, with no room for anything that came before.
         Ok(Some(Newcomer { stream, guard })) => {
             let entered = channel::enter(stream, guard, Arc::clone(&context));
             context.tasks.spawn(entered);

@@ -85,22 +85,23 @@ impl Session {
             let Some(over) = self.serve(until).await else {
                 return Box::pin(self.change_lane()).await;
             };
-            let context = Arc::clone(&self.context);
             let Some(host) = self.take_host_for_another(&over) else {
                 return Box::pin(self.end(over)).await;
             };
             // Boxed: so many sessions that only last have no room for it.
-            let Some(opened) = Box::pin(self.another(host, over)).await else { return };
-            self = Session::new(opened, context);
+            let Some(next) = Box::pin(self.next(host, over)).await else { return };
+            self = next;
         }
     }
 
-    /// Ends this session, whose host's connection waits for the next one meanwhile.
-    async fn another(self: Box<Self>, host: Stream, over: Over) -> Option<Opened> {
+    /// Ends this session and waits for the next one on its channel. The channel is in the book first: its last client may take its time.
+    /// `None` where no other comes.
+    async fn next(self: Box<Self>, host: Stream, over: Over) -> Option<Box<Session>> {
         let context = Arc::clone(&self.context);
         let waiting = Waiting::again(host, &self.assignment, &context).await;
         self.end_without_host(over);
-        waiting?.next(&context).await
+        let opened = waiting?.next(&context).await?;
+        Some(Session::new(opened, context))
     }
 
     /// Goes on where a busy session is best served.

@@ -1,7 +1,7 @@
 //! What sessions carry at this moment, by host: to be counted while they run, and so that a host whose command channel is stuck while
 //! its sessions run is not taken for a silent one. The data path knows nothing of it: it has counts of its own, which are looked at.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,12 +14,12 @@ pub(crate) struct Traffic(Mutex<Books>);
 
 #[derive(Default)]
 struct Books {
-    hosts: HashMap<HostId, OfHost>,
+    hosts: BTreeMap<HostId, OfHost>,
     ended: Carried,
 }
 
 struct OfHost {
-    part: Arc<Part>,
+    whose: Arc<Whose>,
     /// By where their counts are.
     sessions: BTreeMap<usize, Session>,
     /// The arrivals of those that ended while others ran, or somebody watched.
@@ -40,18 +40,18 @@ pub(crate) struct Carried {
     pub(crate) to_client: u64,
 }
 
-/// One host's part of the traffic, which all its sessions share: each has room for no more than where that is.
-struct Part {
+/// Whose traffic it is, and where that is kept. One for all sessions of a host: each keeps a pointer to it instead of both.
+struct Whose {
     traffic: Arc<Traffic>,
     host: HostId,
 }
 
 /// A host whose sessions are watched until this is dropped.
-pub(crate) struct Watched(Arc<Part>);
+pub(crate) struct Watched(Arc<Whose>);
 
 /// A session whose counts are looked at until this is dropped.
 pub(crate) struct Counted {
-    part: Arc<Part>,
+    whose: Arc<Whose>,
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -61,9 +61,10 @@ impl Traffic {
         let counts = Arc::new(Counts::default());
         let mut books = self.lock();
         let of_host = books.of(host, self);
-        let counted = Counted { part: Arc::clone(&of_host.part), counts: Arc::clone(&counts) };
-        of_host.sessions.insert(counted.place(), Session { counts, is_held_back });
-        counted
+        let whose = Arc::clone(&of_host.whose);
+        let session = Session { counts: Arc::clone(&counts), is_held_back };
+        of_host.sessions.insert(place(&counts), session);
+        Counted { whose, counts }
     }
 
     /// Has what comes from `host` counted on from one session to the next.
@@ -71,7 +72,7 @@ impl Traffic {
         let mut books = self.lock();
         let of_host = books.of(host, self);
         of_host.watchers += 1;
-        Watched(Arc::clone(&of_host.part))
+        Watched(Arc::clone(&of_host.whose))
     }
 
     /// How many bytes were handed on since the relay started, those of the sessions that run among them. Costs time in proportion to
@@ -87,21 +88,19 @@ impl Traffic {
     }
 }
 
-impl Counted {
-    /// What no other session has as long as this one is there.
-    fn place(&self) -> usize {
-        Arc::as_ptr(&self.counts).addr()
-    }
+/// What no other session has as long as this one is there.
+fn place(counts: &Arc<Counts>) -> usize {
+    Arc::as_ptr(counts).addr()
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let Part { traffic, host: id } = &*self.part;
+        let Whose { traffic, host: id } = &*self.whose;
         let mut books = traffic.lock();
         let Some(host) = books.hosts.get_mut(id) else {
             return;
         };
-        let Some(session) = host.sessions.remove(&self.place()) else {
+        let Some(session) = host.sessions.remove(&place(&self.counts)) else {
             return;
         };
         host.ended_arrivals += session.arrivals();
@@ -113,7 +112,7 @@ impl Drop for Counted {
 impl Watched {
     /// How often something came from the host for its clients: it grows only while the host sends, and never falls.
     pub(crate) fn arrivals(&self) -> u64 {
-        let Part { traffic, host } = &*self.0;
+        let Whose { traffic, host } = &*self.0;
         traffic.lock().hosts.get(host).map_or(0, |host| {
             host.ended_arrivals + host.sessions.values().map(Session::arrivals).sum::<u64>()
         })
@@ -122,7 +121,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let Part { traffic, host: id } = &*self.0;
+        let Whose { traffic, host: id } = &*self.0;
         let mut books = traffic.lock();
         if let Some(host) = books.hosts.get_mut(id) {
             host.watchers -= 1;
@@ -132,10 +131,11 @@ impl Drop for Watched {
 }
 
 impl Books {
+    /// What is kept of `host`, from now on if it was not.
     fn of(&mut self, host: HostId, traffic: &Arc<Traffic>) -> &mut OfHost {
         self.hosts.entry(host).or_insert_with(|| OfHost {
-            // What is in `traffic` leads back to it: until it is forgotten.
-            part: Arc::new(Part { traffic: Arc::clone(traffic), host }),
+            // A cycle, which lasts until the host is forgotten, with its last session and watcher.
+            whose: Arc::new(Whose { traffic: Arc::clone(traffic), host }),
             sessions: BTreeMap::new(),
             ended_arrivals: 0,
             watchers: 0,

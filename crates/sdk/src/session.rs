@@ -203,6 +203,11 @@ impl Session {
         }
     }
 
+    /// So many bytes have been written behind the word that the session is accepted, and have taken it along.
+    pub(crate) fn note_sent(&mut self, bytes: usize) {
+        self.is_word_held &= bytes == 0;
+    }
+
     /// Refuses the client. A relay of version 2 gives it to another host, unless this one has accepted it; else the client sees its
     /// connection reset. `why` goes to the log and the events, and, where it is a word of `a` to `z`, `0` to `9` and `_`, to the relay.
     pub fn reject(mut self, why: impl Into<String>) {
@@ -384,7 +389,13 @@ impl AsyncRead for Session {
         match read {
             // Its handler waits for the client, and writes nothing meanwhile.
             Poll::Pending => self.push(),
-            Poll::Ready(_) => self.give_back_if_over(),
+            Poll::Ready(_) => {
+                if self.is_word_held && !self.stream.as_ref().is_some_and(Stream::is_drained) {
+                    // If this process is killed with bytes unread, what the kernel holds is thrown away.
+                    self.push();
+                }
+                self.give_back_if_over();
+            }
         }
         read
     }
@@ -394,7 +405,6 @@ impl Session {
     /// What is written to, once it is accepted. The word that says so leaves with what is written, or with the end.
     fn poll_writer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut Stream>> {
         ready!(self.poll_accept_held(cx))?;
-        self.is_word_held = false;
         Poll::Ready(self.stream.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into()))
     }
 }
@@ -405,8 +415,11 @@ impl AsyncWrite for Session {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let stream = ready!(self.get_mut().poll_writer(cx))?;
-        Pin::new(stream).poll_write(cx, buf)
+        let session = self.get_mut();
+        let stream = ready!(session.poll_writer(cx))?;
+        let written = ready!(Pin::new(stream).poll_write(cx, buf))?;
+        session.note_sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -414,8 +427,11 @@ impl AsyncWrite for Session {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let stream = ready!(self.get_mut().poll_writer(cx))?;
-        Pin::new(stream).poll_write_vectored(cx, bufs)
+        let session = self.get_mut();
+        let stream = ready!(session.poll_writer(cx))?;
+        let written = ready!(Pin::new(stream).poll_write_vectored(cx, bufs))?;
+        session.note_sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -437,6 +453,7 @@ impl AsyncWrite for Session {
                 stream.carry_no_other();
             }
             ready!(Pin::new(stream).poll_shutdown(cx))?;
+            session.is_word_held = false;
             session.give_back_if_over();
         }
         Poll::Ready(Ok(()))

@@ -288,6 +288,7 @@ fn notice_abort<'a>(
         watch.rest();
         return Ok(());
     }
+    // What is no socket tells of an abort only when it is read.
     let Some(socket) = socket else {
         return Ok(());
     };

@@ -12,7 +12,7 @@ use tokio::io::Ready;
 
 use crate::socket::Socket;
 
-/// Of one socket, which is said anew with each poll: a session's future is to stay small.
+/// The wait for an error on one socket. Which one is said with each poll: a session's future is to stay small.
 #[derive(Default)]
 pub(crate) struct Watch<'a> {
     /// Boxed, since it is there only while it is needed.

@@ -1,4 +1,6 @@
 //! What an idle connection has to tell, found out without taking a byte from it.
+//!
+//! Each of these wakes only who polled last, and takes the place of a read that waits: nobody may read at the same time.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -32,14 +34,12 @@ impl From<io::Result<bool>> for Heard {
     }
 }
 
-/// Wakes who polled last, as a read does.
 pub(crate) fn poll_on_tcp(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Heard> {
     let mut byte = [0];
     let peeked = ready!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)));
     Poll::Ready(peeked.map(|count| count > 0).into())
 }
 
-/// Wakes who polled last, as a read does.
 #[cfg(unix)]
 pub(crate) fn poll_on_unix(stream: &UnixStream, cx: &mut Context<'_>) -> Poll<Heard> {
     use std::mem::MaybeUninit;

@@ -92,6 +92,11 @@ impl Parts {
         self.framing.incoming.has_read_ahead()
     }
 
+    /// As [`Stream::is_drained`].
+    pub(crate) fn is_drained(&self) -> bool {
+        self.framing.incoming.is_drained()
+    }
+
     /// What comes from now on is a session's.
     pub(crate) fn begin_incoming(&mut self) {
         self.framing.incoming.begin();
@@ -107,7 +112,8 @@ impl Parts {
         self.framing.outgoing.queue(bytes);
     }
 
-    /// As [`Stream::hold`].
+    /// As [`Stream::hold`]. Passes as it is, so that it is for what goes ahead of a session; and nothing is taken where something waits here
+    /// that it would overtake.
     ///
     /// # Errors
     /// As of a write.

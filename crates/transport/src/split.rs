@@ -3,7 +3,6 @@
 //! TCP and Unix domain sockets divide without a lock. The halves of a TLS connection share its state under one, which is held
 //! while a half reads or writes what is there, and never while it waits.
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 #[cfg(feature = "tls")]
@@ -15,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix;
 
 use crate::Stream;
-use crate::heard::{self, Heard};
 use crate::net::tcp;
 use crate::options::reset_on_close;
 use crate::parts::{Incoming, Outgoing};
@@ -96,21 +94,6 @@ impl Stream {
 }
 
 impl ReadHalf {
-    /// As [`Stream::waits`].
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn waits(&mut self) -> Heard {
-        poll_fn(|cx| match &mut self.reader {
-            Reader::Tcp(reader) => heard::poll_on_tcp((*reader).as_ref(), cx),
-            #[cfg(unix)]
-            Reader::Unix(reader) => heard::poll_on_unix((*reader).as_ref(), cx),
-            #[cfg(feature = "tls")]
-            Reader::Tls(shared) => shared.lock().poll_heard(cx).map(Heard::from),
-        })
-        .await
-    }
-
     /// As [`Stream::reset_on_close`].
     pub fn reset_on_close(&self) {
         match &self.reader {
@@ -351,11 +334,9 @@ mod tests {
 
         other.write_all(b"answer").await.unwrap();
         drop(other);
-        assert!(matches!(reader.waits().await, Heard::Bytes));
         received.clear();
         reader.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, b"answer");
-        assert!(matches!(reader.waits().await, Heard::End));
     }
 
     #[tokio::test]

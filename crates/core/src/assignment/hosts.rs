@@ -152,9 +152,7 @@ impl<H: Handles> Book<H> {
             return Err(reason);
         }
         let channel = self.ids.reserve();
-        // Its name as the policy has it: one for all.
-        let known = self.roster.policy.services.get_key_value(&service);
-        let service = known.map_or(service.clone(), |(name, _)| name.clone());
+        let service = self.roster.own_name(service);
         let entry = Channel { host, service, key, place: Place::Reserved };
         self.channels.insert(channel, Box::new(entry));
         self.roster.channel_added(host);

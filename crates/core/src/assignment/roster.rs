@@ -6,7 +6,7 @@
 //! - It is given none beyond its `sessions_max`, nor any of a service that it has paused.
 //! - A host of version 2 that may do without a token serves the open service.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::member::{self, Member};
 use super::snapshot::HostSnapshot;
@@ -26,7 +26,7 @@ pub(super) struct Roster<H: Handles> {
     pub(super) policy: Policy,
     grants: BTreeMap<GrantId, Grant>,
     expiries: BTreeSet<(Time, GrantId)>,
-    commands: HashMap<CommandId, HostId>,
+    commands: BTreeMap<CommandId, HostId>,
     /// How many of those are of version 1.
     commands_of_v1: usize,
     hosts: BTreeMap<HostId, Host<H>>,
@@ -68,7 +68,7 @@ impl<H: Handles> Roster<H> {
             policy,
             grants: BTreeMap::new(),
             expiries: BTreeSet::new(),
-            commands: HashMap::new(),
+            commands: BTreeMap::new(),
             commands_of_v1: 0,
             hosts: BTreeMap::new(),
             failing: BTreeSet::new(),
@@ -205,6 +205,12 @@ impl<H: Handles> Roster<H> {
 
 /// Channels and sessions.
 impl<H: Handles> Roster<H> {
+    /// The policy's own copy of a service's name: each hello brings one, and so many channels that wait would keep as many.
+    pub(super) fn own_name(&self, service: ServiceName) -> ServiceName {
+        let known = self.policy.services.get_key_value(&service);
+        known.map(|(name, _)| name.clone()).unwrap_or(service)
+    }
+
     /// Why `host` may not have a channel for `service` that shows `key`.
     pub(super) fn refusal_of_channel(
         &self,

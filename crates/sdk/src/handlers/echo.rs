@@ -12,7 +12,7 @@ pub struct Echo;
 
 impl Handler for Echo {
     async fn handle(&self, mut session: Session) -> io::Result<()> {
-        // Not filled with zeros beforehand: that may cost more than all else here.
+        // Not zeroed beforehand, which may cost more than all else here.
         let mut buffer = Vec::with_capacity(16 * 1024);
         while session.read_buf(&mut buffer).await? > 0 {
             session.write_all(&buffer).await?;

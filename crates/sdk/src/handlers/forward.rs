@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relayserver_splice::{Counts, Failure, Path, Splice, Until, lanes};
@@ -91,10 +92,11 @@ impl Forwarding {
         let ran = match timeout(WORD_HELD_MAX, self.serve(until)).await {
             Ok(ran) => ran,
             Err(_elapsed) => {
-                self.session.push();
+                self.push();
                 self.serve(until).await
             }
         };
+        self.push();
         match ran {
             Ok(Until::Busy) => Box::pin(self.change_lane()).await,
             ran => {
@@ -102,6 +104,13 @@ impl Forwarding {
                 Ok(())
             }
         }
+    }
+
+    /// Sends the word that the session is accepted, unless the server's first bytes have taken it along.
+    fn push(&mut self) {
+        let sent = self.counts.to_client.load(Ordering::Relaxed);
+        self.session.note_sent(usize::try_from(sent).unwrap_or(usize::MAX));
+        self.session.push();
     }
 
     /// Goes on where a busy session is best served. There it ends when this is dropped, too.

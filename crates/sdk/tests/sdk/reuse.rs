@@ -127,6 +127,7 @@ async fn a_session_whose_bytes_were_read_is_accepted_though_its_host_stands_stil
         let mut client = within(TcpStream::connect(relay.clients_addr())).await.unwrap();
         client.write_all(b"ask").await.unwrap();
         let mut session = within(listener.accept()).await.unwrap();
+        // All of it came with the offer: a read that waits would send the word by itself.
         assert_eq!(question(&mut session).await, b"ask");
         // From here on nothing of the host runs: this is its only thread.
         let until = Instant::now() + DEADLINE;

@@ -19,6 +19,8 @@ pub(crate) struct Incoming {
     /// Read, and not asked for yet: from `taken` on. No more than was read at once.
     ahead: Box<[u8]>,
     taken: u32,
+    /// The last read left nothing with the system.
+    is_drained: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +59,10 @@ impl Incoming {
 
     pub(crate) fn has_read_ahead(&self) -> bool {
         !self.ahead.is_empty()
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_drained
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -103,6 +109,7 @@ impl Incoming {
                 continue;
             } else {
                 ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
+                self.is_drained = buf.remaining() > 0;
                 if buf.filled().len() == before {
                     return Poll::Ready(self.connection_ended(ends_with_connection));
                 }
@@ -127,6 +134,7 @@ impl Incoming {
         let mut chunk = [0; READ_AHEAD];
         let mut chunk = ReadBuf::new(&mut chunk);
         ready!(Pin::new(stream).poll_read(cx, &mut chunk))?;
+        self.is_drained = chunk.remaining() > 0;
         (self.ahead, self.taken) = (chunk.filled().into(), 0);
         Poll::Ready(Ok(self.ahead.len()))
     }

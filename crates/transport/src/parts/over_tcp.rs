@@ -80,7 +80,7 @@ impl AsyncRead for Borrowed<'_> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;
             let read = self.0.try_io(Interest::READABLE, || match self.0.try_read(unfilled)? {
-                // The socket has been emptied. Saying so here saves the call that would find out.
+                // The socket has been emptied. Saying so here saves the call that would find out: so reads `splice`, too.
                 len if 0 < len && len < unfilled.len() => {
                     short = len;
                     Err(ErrorKind::WouldBlock.into())

@@ -26,6 +26,11 @@ impl Stream {
         true
     }
 
+    /// Whether the last read took all that the system had. `false` where that is not known, as of a connection for one session.
+    pub fn is_drained(&self) -> bool {
+        matches!(self, Stream::Parts(parts) if parts.is_drained())
+    }
+
     /// What comes from now on is a session's. Of a connection for one session everything is.
     pub fn begin_incoming(&mut self) {
         if let Stream::Parts(parts) = self {

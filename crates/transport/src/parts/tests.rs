@@ -81,12 +81,28 @@ async fn what_is_queued_goes_out_ahead_of_the_first_part_in_one_write() {
     parts.queue(b"word");
     stream.begin_outgoing();
     assert!(stream.holds_unsent());
+    assert_eq!(stream.hold(b"late").unwrap(), 0, "it would be ahead of it");
     stream.write_all(b"abc").await.unwrap();
     assert!(!stream.holds_unsent());
     // Loopback hands over what is written before the call returns: both are there at once.
     let mut bytes = [0; 64];
     let len = peer.read(&mut bytes).await.unwrap();
     assert_eq!(bytes[..len], TWO_SESSIONS[..11]);
+}
+
+#[tokio::test]
+async fn who_has_read_knows_whether_the_system_had_more() {
+    for (len, room, is_drained) in
+        [(20, 3, true), (2_000, 3, false), (2_000, 2_004, false), (2_000, 4_000, true)]
+    {
+        let (mut stream, mut peer) = watched().await;
+        begin(&mut stream);
+        let mut sent = u32::try_from(len).unwrap().to_be_bytes().to_vec();
+        sent.resize(4 + len, b'x');
+        peer.write_all(&sent).await.unwrap();
+        let read = stream.read(&mut vec![0; room]).await.unwrap();
+        assert_eq!((read, stream.is_drained()), (len.min(room), is_drained), "{len}, {room}");
+    }
 }
 
 #[tokio::test]
