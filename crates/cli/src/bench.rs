@@ -39,7 +39,9 @@ async fn act(what: Bench) -> io::Result<Exit> {
         Bench::Requests { load, connections, size } => {
             (load::requests(&load, connections, size).await?, load)
         }
-        Bench::Sessions { load, at_a_time } => (load::sessions(&load, at_a_time).await?, load),
+        Bench::Sessions { load, at_a_time, size } => {
+            (load::sessions(&load, at_a_time, size).await?, load)
+        }
         Bench::FirstByte { load, at_once: None } => (load::first_byte(&load).await?, load),
         Bench::FirstByte { load, at_once: Some(count) } => {
             (load::first_bytes_at_once(&load, count).await?, load)

@@ -54,6 +54,7 @@ fn all_loads(to: SocketAddr) {
     for (line, bytes_of_each) in [
         (&["requests", "--connections", "3", "--size", "4096"][..], 4096.0),
         (&["sessions", "--at-a-time", "4"][..], 0.0),
+        (&["sessions", "--at-a-time", "2", "--size", "16000"][..], 0.0),
         (&["first-byte"][..], 0.0),
         (&["fetch", "--size", "100000"][..], 100_000.0),
     ] {

@@ -44,13 +44,16 @@ pub(crate) enum Bench {
         #[arg(short, long, value_name = "BYTES", default_value_t = 64, value_parser = count)]
         size: usize,
     },
-    /// Connect, send 64 bytes, receive them, close, and again
+    /// Connect, send some bytes, receive them, close, and again
     Sessions {
         #[command(flatten)]
         load: LoadArgs,
         /// How many at a time
         #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
         at_a_time: usize,
+        /// How many bytes each sends at once, and receives
+        #[arg(short, long, value_name = "BYTES", default_value_t = 64, value_parser = count)]
+        size: usize,
     },
     /// Connect, and see when the first byte is back: one after the other, or all at once
     FirstByte {

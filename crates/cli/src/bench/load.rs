@@ -22,9 +22,6 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// After so long without an answer a connection has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many bytes a session sends.
-const SESSION_LEN: usize = 64;
-
 /// How many connections are opened at a time that are then left alone.
 const OPENING_MAX: usize = 64;
 
@@ -143,8 +140,12 @@ pub(super) async fn requests(
     Ok(figures)
 }
 
-/// Opens session after session, `at_a_time`.
-pub(super) async fn sessions(load: &LoadArgs, at_a_time: usize) -> io::Result<Figures> {
+/// Opens session after session, `at_a_time`, each with `size` bytes there and back.
+pub(super) async fn sessions(
+    load: &LoadArgs,
+    at_a_time: usize,
+    size: usize,
+) -> io::Result<Figures> {
     let (span, to) = (Span::of(load), load.to);
     let mut tasks = JoinSet::new();
     for _ in 0..at_a_time {
@@ -152,7 +153,7 @@ pub(super) async fn sessions(load: &LoadArgs, at_a_time: usize) -> io::Result<Fi
             let mut tally = Tally::new();
             while !span.is_over() {
                 let began = Instant::now();
-                let came = session(to).await;
+                let came = session(to, size).await;
                 if span.counts(began) {
                     tally.add(came.map(|()| began.elapsed()));
                 }
@@ -163,11 +164,11 @@ pub(super) async fn sessions(load: &LoadArgs, at_a_time: usize) -> io::Result<Fi
     sum(tasks, load, span).await
 }
 
-async fn session(to: SocketAddr) -> io::Result<()> {
+async fn session(to: SocketAddr, size: usize) -> io::Result<()> {
     let mut stream = connect(to).await?;
     let mut request = vec![ECHO];
-    request.extend(content(SESSION_LEN));
-    let mut answer = [0; SESSION_LEN];
+    request.extend(content(size));
+    let mut answer = vec![0; size];
     round_trip(&mut stream, &request, &mut answer).await
 }
 
