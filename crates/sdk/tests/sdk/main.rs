@@ -13,6 +13,7 @@ mod exec;
 #[cfg(feature = "tls")]
 mod fleets;
 mod forward;
+mod held;
 mod joining;
 mod keeping;
 mod leaving;

@@ -21,13 +21,13 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    async fn bind() -> Relay {
+    pub(crate) async fn bind() -> Relay {
         let free = (Ipv4Addr::LOCALHOST, 0);
         let data = TcpListener::bind(free).await.unwrap();
         Relay { data, command: TcpListener::bind(free).await.unwrap() }
     }
 
-    fn builder(&self) -> Builder {
+    pub(crate) fn builder(&self) -> Builder {
         let command = self.command.local_addr().unwrap().port();
         Listener::builder(self.data.local_addr().unwrap().to_string())
             .command_port(command)
@@ -42,7 +42,7 @@ impl Relay {
     }
 
     /// A connection that asks for a command channel, without a token.
-    async fn asked(&self) -> TcpStream {
+    pub(crate) async fn asked(&self) -> TcpStream {
         let (stream, hello) = self.next_hello().await;
         let Some(Role::Command { token: None, services, .. }) = hello.v2.map(|it| it.role) else {
             panic!("it asks for something else");
@@ -59,7 +59,7 @@ impl Relay {
     }
 
     /// The next connection on the host port, and its hello.
-    async fn next_hello(&self) -> (TcpStream, Hello) {
+    pub(crate) async fn next_hello(&self) -> (TcpStream, Hello) {
         let (mut stream, _) = within(self.data.accept()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let header = read(&mut stream, 4).await;
