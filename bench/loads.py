@@ -82,7 +82,7 @@ LOADS = [
         for n in (1, 64, 512)
     ),
     *(Load(f"sessions, {n}", ("sessions", "--at-a-time", n), "1/s") for n in (1, 32, 256)),
-    # As many bytes as a relay of ours sends ahead of the host's word.
+    # About as many bytes as a relay of ours sends ahead of the host's word.
     Load("early bytes, 32", ("sessions", "--at-a-time", 32, "--size", 16_000), "1/s", over_tls=True),
     Load("first byte, warm", ("first-byte",), "ms", "p50", more=False),
     Load("first byte, 500 at once", ("first-byte", "--at-once", 500), "ms", "p99", more=False),

@@ -49,8 +49,7 @@ pub(crate) async fn enter(stream: Stream, guard: ChannelGuard, context: Arc<Cont
     let since = Instant::now();
     let waiting = Waiting { stream, guard, start, since, has_user_timeout: true };
     if let Some(opened) = waiting.next(&context).await {
-        let tasks = context.tasks.clone();
-        tasks.spawn(session::begin(opened, context));
+        context.tasks.spawn(session::begin(opened, Arc::clone(&context)));
     }
 }
 

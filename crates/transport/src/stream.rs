@@ -102,10 +102,11 @@ impl Stream {
         Ok(())
     }
 
-    /// Hands `bytes`, which are no session's, to the kernel so that they leave together with what is written next: one packet less. Without that they leave with
-    /// [`push`](Stream::push), and anyhow after 200 ms or what the way takes (`MSG_MORE` of send(2)), also where this process stands still
-    /// or is gone, unless it is gone with bytes unread: that is a reset, which takes them along. Gives how many were taken: none where this
-    /// cannot be had, as over TLS, or where something else waits to be sent. What was not taken is to be written.
+    /// Hands `bytes`, which are no session's, to the kernel so that they leave together with what is written next: one packet less.
+    /// Without that they leave with [`push`](Stream::push), and anyhow after 200 ms or what the way takes (`MSG_MORE` of send(2)), also
+    /// where this process stands still or is gone, unless it is gone with bytes unread: that is a reset, which takes them along. Gives how
+    /// many were taken: none where this cannot be had, as over TLS, or where something else waits to be sent. What was not taken is to be
+    /// written.
     ///
     /// # Errors
     /// As of a write.
