@@ -68,9 +68,23 @@ pub(crate) fn judge(manner: Manner, asked: &Asked, runs: &[Run], happened: &[Hap
             explained_by(&|it| relay_was_killed(asked, it), Verdict::Unexplained)
         }
         Outcome::Aborted { home, .. } => {
+            let is_accepted = match runs.last() {
+                Some(run) => home.is_some() || !word_may_be_lost(run, happened),
+                None => home.is_some(),
+            };
             let home = home.or(ran_at);
             let delay = delay(asked, happened) + backlog(manner);
-            explained_by(&|it| explains_abort(asked, home, delay, it), Verdict::Unexplained)
+            // One that no host has accepted, as far as the relay has heard, is not given to another by a relay that leaves: it is reset as soon
+            // as its host is suspect.
+            let is_let_go = |it: &Happened| {
+                !is_accepted
+                    && matches!(it.fault, Fault::RestartRelay { .. })
+                    && relay_was_away(asked, it)
+            };
+            explained_by(
+                &|it| is_let_go(it) || explains_abort(asked, home, delay, it),
+                Verdict::Unexplained,
+            )
         }
     }
 }
@@ -78,6 +92,11 @@ pub(crate) fn judge(manner: Manner, asked: &Asked, runs: &[Run], happened: &[Hap
 /// Whether a question ran a second time because the word that the first host had accepted it was lost with its link, or its process.
 pub(crate) fn explains_second_run(runs: &[Run], happened: &[Happened]) -> bool {
     let [first, _second] = runs else { return false };
+    word_may_be_lost(first, happened)
+}
+
+/// Whether a fault may have kept the host's word from the relay that it had accepted the question of this run.
+fn word_may_be_lost(run: &Run, happened: &[Happened]) -> bool {
     happened.iter().any(|it| {
         let loses_words_for = match it.fault {
             // It is given sessions, and begins them, until the relay has not heard it for long enough.
@@ -85,9 +104,9 @@ pub(crate) fn explains_second_run(runs: &[Run], happened: &[Happened]) -> bool {
             Fault::KillHost { .. } | Fault::CutHome { .. } => LOST_WORD,
             _ => return false,
         };
-        it.fault.home() == Some(first.home)
-            && first.at + LOST_WORD >= it.began
-            && first.at <= it.began + loses_words_for
+        it.fault.home() == Some(run.home)
+            && run.at + LOST_WORD >= it.began
+            && run.at <= it.began + loses_words_for
     })
 }
 
@@ -137,12 +156,8 @@ fn explains_abort(asked: &Asked, home: Option<u8>, delay: Duration, it: &Happene
     };
     match it.fault {
         Fault::KillRelay { .. } => relay_was_killed(asked, it),
-        // One that no host has accepted is not given to another by a relay that leaves: it is reset as soon as its host is suspect.
-        Fault::RestartRelay { .. } => {
-            ended_within(DRAIN, DRAIN) || home.is_none() && relay_was_away(asked, it)
-        }
+        Fault::RestartRelay { .. } | Fault::RestartHost { .. } => ended_within(DRAIN, DRAIN),
         Fault::FreezeRelay { .. } => false,
-        Fault::RestartHost { .. } => ended_within(DRAIN, DRAIN),
         Fault::KillHost { .. } => ended_within(Duration::ZERO, Duration::ZERO),
         Fault::FreezeHost { lasts, .. } => is_given_up(GONE - PING_INTERVAL, lasts),
         Fault::CutHome { lasts, .. } => is_given_up(GONE - PING_INTERVAL - RETURN, lasts),
