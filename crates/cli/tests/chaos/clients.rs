@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use crate::judge::{Verdict, judge, seconds};
+use crate::judge::{Stay, Verdict, judge, seconds};
 use crate::machines::{Machines, lock};
 use crate::report::say;
 use crate::support::checked::{Asked, Ledger, Manner, Outcome, Question, ask};
@@ -50,6 +50,8 @@ pub(crate) struct Crowd {
     over: AtomicBool,
     last_id: AtomicU64,
     pub(crate) counts: Mutex<Counts>,
+    /// The sessions that ran, once they are over.
+    pub(crate) stays: Mutex<Vec<Stay>>,
 }
 
 /// What came of the sessions.
@@ -81,6 +83,7 @@ impl Crowd {
             over: AtomicBool::new(false),
             last_id: AtomicU64::new(0),
             counts: Mutex::default(),
+            stays: Mutex::default(),
         }
     }
 
@@ -146,6 +149,11 @@ impl Crowd {
 
     async fn take(&self, question: Question, asked: Asked) {
         let runs = self.ledger.runs_of(question.id);
+        lock(&self.stays).extend(runs.last().map(|run| Stay {
+            home: run.home,
+            from: run.at,
+            to: asked.ended,
+        }));
         let verdict = judge(question.manner, &asked, &runs, &self.machines.happened());
         let reason = match asked.client {
             // Of one that was cut short by a relay that was killed nothing is said: what is found is another's, from the same port.

@@ -30,6 +30,9 @@ const BUFFERED_MAX: u32 = 10 << 20;
 /// How late anything may be on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 
+/// By how many sessions what the relay counts of a host may differ from what its clients have: they begin and end a moment apart.
+const HELD_SLACK: usize = 3;
+
 /// How far from a fault a run may be whose host's word was lost in it.
 const LOST_WORD: Duration = Duration::from_millis(1_500);
 
@@ -164,17 +167,28 @@ fn explains_abort(asked: &Asked, home: Option<u8>, delay: Duration, it: &Happene
     }
 }
 
+/// A session as its home had it, from its run to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stay {
+    pub(crate) home: u8,
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+}
+
 /// How long a host took to be given a client again, and how long it may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Return {
     pub(crate) fault: Fault,
     pub(crate) took: Duration,
     pub(crate) within: Duration,
+    /// Whether a client that it should have had went to a host with more sessions.
+    pub(crate) was_passed_over: bool,
 }
 
 impl Return {
+    /// One whose sessions outlived the fault is given no client while others have fewer: that is not late.
     pub(crate) fn is_late(&self) -> bool {
-        self.took > self.within + SLACK
+        self.took > self.within + SLACK && self.was_passed_over
     }
 }
 
@@ -182,6 +196,7 @@ impl Return {
 /// first question from a moment on; one that got none until `until` is taken to be back then.
 pub(crate) fn returns(
     happened: &[Happened],
+    stays: &[Stay],
     until: Instant,
     next_client: impl Fn(u8, Instant) -> Option<Instant>,
 ) -> Vec<Return> {
@@ -203,12 +218,45 @@ pub(crate) fn returns(
             return None;
         }
         let back = next_client(home, over).unwrap_or(until);
-        Some(Return { fault: it.fault, took: back - over, within })
+        let was_passed_over = was_passed_over(stays, home, over + within, back);
+        Some(Return { fault: it.fault, took: back - over, within, was_passed_over })
     };
     happened.iter().filter_map(returned).collect()
+}
+
+/// Whether another home was given a client in this time although it clearly had more sessions.
+fn was_passed_over(stays: &[Stay], home: u8, from: Instant, to: Instant) -> bool {
+    let held = |home: u8, at: Instant| {
+        stays.iter().filter(|it| it.home == home && it.from < at && at < it.to).count()
+    };
+    let mut begun = stays.iter().filter(|it| it.home != home && it.from > from && it.from < to);
+    begun.any(|it| held(it.home, it.from) > held(home, it.from) + HELD_SLACK)
 }
 
 /// How long after `since` something was, for a message.
 pub(crate) fn seconds(since: Instant, at: Instant) -> f64 {
     at.saturating_duration_since(since).as_secs_f64()
+}
+
+#[test]
+fn a_host_is_late_where_one_that_had_more_sessions_was_given_its_clients() {
+    let began = Instant::now();
+    let second = |second: u64| began + Duration::from_secs(second);
+    let stay = |home: u8, from: u64, to: u64| Stay { home, from: second(from), to: second(to) };
+    let fault = Fault::CutHome { home: 0, ways: Ways::Both, lasts: Duration::from_secs(10) };
+    let happened = [Happened { fault, began: second(10), over: Some(second(20)) }];
+    let is_late = |stays: &[Stay], back: u64| {
+        let next_client = |_home, _since| Some(second(back));
+        let returns = returns(&happened, stays, second(60), next_client);
+        assert_eq!(returns.len(), 1);
+        returns[0].is_late()
+    };
+    let held = |home: u8, count: usize| vec![stay(home, 1, 60); count];
+    let to_another = [held(1, 9), vec![stay(1, 26, 27)]].concat();
+
+    assert!(is_late(&to_another, 40), "it had none, and was not given the client at 26 s");
+    assert!(!is_late(&to_another, 28), "it was in time");
+    assert!(!is_late(&[held(0, 9), to_another.clone()].concat(), 40), "it had as many");
+    assert!(!is_late(&held(1, 9), 40), "there was no client to be given");
+    assert!(is_late(&[held(0, 5), to_another].concat(), 40), "it had fewer");
 }

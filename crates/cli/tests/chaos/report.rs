@@ -52,7 +52,7 @@ impl Report {
             ran_twice: not.into_iter().map(told).collect(),
             ran_twice_explained: explained.len(),
             reasons: crowd.machines.said.counts(),
-            returns: returns(&happened, crowd.until, |home, since| {
+            returns: returns(&happened, &lock(&crowd.stays), crowd.until, |home, since| {
                 crowd.ledger.first_run(home, since)
             }),
             at_first,
