@@ -1,6 +1,5 @@
 //! What things are called: channels, command channels, sessions, hosts, services.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::ParseIntError;
@@ -40,34 +39,23 @@ impl fmt::Display for ChannelId {
 #[derive(Debug)]
 pub(crate) struct ChannelIds {
     next: ChannelId,
-    in_use: BTreeSet<ChannelId>,
 }
 
 impl ChannelIds {
     /// Starts at `first`. Choose it at random, so that ids of a relay's earlier life do not meet those of its next.
     pub(crate) fn starting_at(first: ChannelId) -> ChannelIds {
-        ChannelIds { next: first, in_use: BTreeSet::new() }
+        ChannelIds { next: first }
     }
 
-    /// The next free id. The number of ids in use is bounded far below their range by the limit on channels, so the search
-    /// ends after at most that many steps.
-    pub(crate) fn reserve(&mut self) -> ChannelId {
-        while !self.in_use.insert(self.next) {
+    /// The next free id; one that is free again comes up when all others had their turn. The number of ids in use is bounded far
+    /// below their range by the limit on channels, so the search ends after at most that many steps.
+    pub(crate) fn next_free(&mut self, is_in_use: impl Fn(ChannelId) -> bool) -> ChannelId {
+        while is_in_use(self.next) {
             self.next = self.next.next();
         }
-        let reserved = self.next;
-        self.next = reserved.next();
-        reserved
-    }
-
-    /// Makes `id` free again; it comes up when all others had their turn.
-    pub(crate) fn release(&mut self, id: ChannelId) {
-        self.in_use.remove(&id);
-    }
-
-    /// How many ids are in use.
-    pub(crate) fn len(&self) -> usize {
-        self.in_use.len()
+        let free = self.next;
+        self.next = free.next();
+        free
     }
 }
 
@@ -232,13 +220,13 @@ mod tests {
     #[test]
     fn channel_ids_ascend_wrap_and_skip_those_in_use() {
         let mut ids = ChannelIds::starting_at(ChannelId(i32::MAX - 1));
-        let reserved: Vec<i32> = (0..4).map(|_| ids.reserve().get()).collect();
-        assert_eq!(reserved, [i32::MAX - 1, i32::MAX, 1, 2]);
+        let mut next = |in_use: &[i32]| ids.next_free(|id| in_use.contains(&id.get())).get();
+        assert_eq!([next(&[]), next(&[]), next(&[]), next(&[])], [i32::MAX - 1, i32::MAX, 1, 2]);
 
-        ids.release(ChannelId(1));
         ids.next = ChannelId(i32::MAX - 1);
-        assert_eq!(ids.reserve(), ChannelId(1), "the only free one of the next four");
-        assert_eq!(ids.reserve(), ChannelId(3));
+        let mut next = |in_use: &[i32]| ids.next_free(|id| in_use.contains(&id.get())).get();
+        assert_eq!(next(&[i32::MAX - 1, i32::MAX, 2]), 1, "the only free one of the next four");
+        assert_eq!(next(&[i32::MAX - 1, i32::MAX, 1, 2]), 3);
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl<H: Handles> Book<H> {
         if let Some(reason) = self.roster.refusal_of_channel(now, host, &service, key) {
             return Err(reason);
         }
-        let channel = self.ids.reserve();
+        let channel = self.ids.next_free(|id| self.channels.contains_key(&id));
         let service = self.roster.own_name(service);
         let entry = Channel { host, service, key, place: Place::Reserved };
         self.channels.insert(channel, Box::new(entry));
@@ -231,7 +231,6 @@ impl<H: Handles> Book<H> {
         let Some(entry) = self.channels.remove(&channel) else {
             return;
         };
-        self.ids.release(channel);
         self.roster.channel_removed(entry.host);
         self.forget_service_if_empty(&entry.service);
     }
