@@ -71,23 +71,13 @@ pub(crate) fn judge(manner: Manner, asked: &Asked, runs: &[Run], happened: &[Hap
             explained_by(&|it| relay_was_killed(asked, it), Verdict::Unexplained)
         }
         Outcome::Aborted { home, .. } => {
-            let is_accepted = match runs.last() {
-                Some(run) => home.is_some() || !word_may_be_lost(run, happened),
-                None => home.is_some(),
-            };
+            // As far as the relay has heard.
+            let is_accepted =
+                home.is_some() || runs.last().is_some_and(|run| !word_may_be_lost(run, happened));
             let home = home.or(ran_at);
             let delay = delay(asked, happened) + backlog(manner);
-            // One that no host has accepted, as far as the relay has heard, is not given to another by a relay that leaves: it is reset as soon
-            // as its host is suspect.
-            let is_let_go = |it: &Happened| {
-                !is_accepted
-                    && matches!(it.fault, Fault::RestartRelay { .. })
-                    && relay_was_away(asked, it)
-            };
-            explained_by(
-                &|it| is_let_go(it) || explains_abort(asked, home, delay, it),
-                Verdict::Unexplained,
-            )
+            let explains = |it: &_| explains_abort(asked, home, is_accepted, delay, it);
+            explained_by(&explains, Verdict::Unexplained)
         }
     }
 }
@@ -144,7 +134,13 @@ fn backlog(manner: Manner) -> Duration {
     }
 }
 
-fn explains_abort(asked: &Asked, home: Option<u8>, delay: Duration, it: &Happened) -> bool {
+fn explains_abort(
+    asked: &Asked,
+    home: Option<u8>,
+    is_accepted: bool,
+    delay: Duration,
+    it: &Happened,
+) -> bool {
     let ended_within = |from: Duration, to: Duration| {
         let to = to + delay;
         asked.began <= it.began + to
@@ -159,8 +155,12 @@ fn explains_abort(asked: &Asked, home: Option<u8>, delay: Duration, it: &Happene
     };
     match it.fault {
         Fault::KillRelay { .. } => relay_was_killed(asked, it),
-        Fault::RestartRelay { .. } | Fault::RestartHost { .. } => ended_within(DRAIN, DRAIN),
+        // One that no host has accepted is not given to another by a relay that leaves: it is reset as soon as its host is suspect.
+        Fault::RestartRelay { .. } => {
+            ended_within(DRAIN, DRAIN) || !is_accepted && relay_was_away(asked, it)
+        }
         Fault::FreezeRelay { .. } => false,
+        Fault::RestartHost { .. } => ended_within(DRAIN, DRAIN),
         Fault::KillHost { .. } => ended_within(Duration::ZERO, Duration::ZERO),
         Fault::FreezeHost { lasts, .. } => is_given_up(GONE - PING_INTERVAL, lasts),
         Fault::CutHome { lasts, .. } => is_given_up(GONE - PING_INTERVAL - RETURN, lasts),
@@ -259,4 +259,33 @@ fn a_host_is_late_where_one_that_had_more_sessions_was_given_its_clients() {
     assert!(!is_late(&[held(0, 9), to_another.clone()].concat(), 40), "it had as many");
     assert!(!is_late(&held(1, 9), 40), "there was no client to be given");
     assert!(is_late(&[held(0, 5), to_another].concat(), 40), "it had fewer");
+}
+
+#[test]
+fn a_relay_that_leaves_explains_the_reset_of_what_it_has_not_heard_to_be_accepted() {
+    let start = Instant::now();
+    let millis = |millis: u64| start + Duration::from_millis(millis);
+    let unheard = Fault::CutHome { home: 1, ways: Ways::ToRelay, lasts: Duration::from_secs(30) };
+    let restart = Fault::RestartRelay { away: Duration::from_secs(1) };
+    let unheard = Happened { fault: unheard, began: millis(22_900), over: None };
+    let restart = Happened { fault: restart, began: millis(26_400), over: Some(millis(30_000)) };
+    let verdict = |home: Option<u8>, run: Option<Run>, happened: &[Happened]| {
+        let asked = Asked {
+            outcome: Outcome::Aborted { home, received: 0 },
+            client: None,
+            began: millis(24_900),
+            ended: millis(26_600),
+            longest_silence: Duration::ZERO,
+        };
+        judge(Manner::Prompt, &asked, run.as_slice(), happened)
+    };
+    let run = |home: u8| Some(Run { home, at: millis(24_925) });
+
+    let both = [unheard, restart];
+    assert_eq!(verdict(None, run(1), &both), Verdict::Explained, "its host's word was lost");
+    assert_eq!(verdict(None, None, &both), Verdict::Explained, "nobody had accepted it");
+    assert_eq!(verdict(None, run(0), &both), Verdict::Unexplained, "its host was heard");
+    assert_eq!(verdict(Some(1), run(1), &both), Verdict::Unexplained, "bytes of it had come");
+    assert_eq!(verdict(None, run(1), &[restart]), Verdict::Unexplained, "no word was lost");
+    assert_eq!(verdict(None, run(1), &[unheard]), Verdict::Unexplained, "no relay was leaving");
 }

@@ -244,3 +244,26 @@ impl<H: Handles> Book<H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ChannelIds;
+    use crate::limits::Limits;
+    use crate::policy::Policy;
+    use crate::record::Plain;
+
+    #[test]
+    fn a_channel_that_lives_keeps_its_id_when_all_others_had_their_turn() {
+        let first = ChannelId::new(7).unwrap();
+        let mut book = Book::<Plain>::new(Limits::default(), Policy::default(), first);
+        let host = HostId::from_address("192.0.2.1".parse().unwrap());
+        let reserve = |book: &mut Book<_>| {
+            book.ids = ChannelIds::starting_at(first);
+            book.reserve(Time::ZERO, host, ServiceName::default(), None).unwrap().get()
+        };
+        assert_eq!([reserve(&mut book), reserve(&mut book)], [7, 8]);
+        book.forget_channel(first);
+        assert_eq!([reserve(&mut book), reserve(&mut book)], [7, 9]);
+    }
+}
