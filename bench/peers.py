@@ -17,6 +17,9 @@ from pathlib import Path
 # How long a program may take to listen.
 PATIENCE = 20
 
+# Before a command: when something comes for it, whoever runs has its turn to the end first. It has more at once then, and takes fewer turns.
+BATCH = ("chrt", "--batch", 0)
+
 
 class Failed(Exception):
     """A program did not do what it was started for."""
@@ -92,6 +95,8 @@ class Peer:
     hops = 1
     program = None
     tls = False
+    # Before the command that moves the bytes.
+    scheduling = ()
 
     def __init__(self, tools, folder, places=HERE):
         self.tools = tools
@@ -105,6 +110,8 @@ class Peer:
         """What is not here, in words; `None` where all is."""
         if self.program and not self.tools.get(self.program):
             return self.tools.why.get(self.program, f"{self.program} is not installed")
+        if self.scheduling and not shutil.which(self.scheduling[0]):
+            return f"{self.scheduling[0]} is not here: it is in util-linux"
         return None
 
     def start(self, server):
@@ -238,7 +245,7 @@ class HAProxy(Peer):
             f"defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 1h\n  timeout server 1h\n{self.options}"
             f"listen it\n  bind 127.0.0.1:{clients}\n  server it 127.0.0.1:{server}\n",
         )
-        wait_for(clients, self.run(self.tools["haproxy"], "-db", "-f", config))
+        wait_for(clients, self.run(self.tools["haproxy"], "-db", "-f", config, at=self.scheduling))
         return clients
 
 
@@ -248,6 +255,8 @@ class SplicingHAProxy(HAProxy):
     maxconn = 7950
     tuning = "  tune.pipesize 1048576\n"
     options = "  option splice-request\n  option splice-response\n"
+    # What ours is given.
+    scheduling = BATCH
 
 
 class Nginx(Peer):
@@ -285,6 +294,7 @@ class Ours(Peer):
     hops = 2
     program = "relayserver"
     target = ("--forward", "127.0.0.1:{server}")
+    scheduling = BATCH
     # Nothing else is to run on the machine, and there is room for 8,000 sessions where there are 20,000 descriptors.
     settings = (
         "--pin-threads",
@@ -295,7 +305,8 @@ class Ours(Peer):
         at = self.places
         hosts, command, clients = free_port(), free_port(), free_port()
         ours = self.tools["relayserver"]
-        wait_for(clients, self.run(ours, "relay", hosts, command, clients, *self.settings, *self.open(), at=at.relay))
+        relay = ("relay", hosts, command, clients, *self.settings, *self.open())
+        wait_for(clients, self.run(ours, *relay, at=(*at.relay, *self.scheduling)))
         target = [word.format(server=server) for word in self.target]
         host = self.run(ours, "host", *self.relay(hosts, command), *target, at=at.host, measured=self.hops == 2)
         until = time.monotonic() + PATIENCE

@@ -36,9 +36,9 @@ fn main() -> Exit {
         Err(error) => return exit::usage(&error),
     };
     let wants = match &cli.subcommand {
-        Subcommand::Relay(args) => Wants { lanes: true, pinned: args.pin_threads },
-        Subcommand::Host(_) => Wants { lanes: true, pinned: false },
-        _ => Wants::default(),
+        Subcommand::Relay(args) if args.pin_threads => Wants::PinnedLanes,
+        Subcommand::Relay(_) | Subcommand::Host(_) => Wants::Lanes,
+        _ => Wants::NoLanes,
     };
     let threads = match Threads::start(wants) {
         Ok(threads) => threads,

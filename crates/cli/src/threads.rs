@@ -5,6 +5,7 @@ use std::io;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use relayserver_splice::Busy;
 use relayserver_splice::lanes::{self, Lanes};
 use tokio::runtime::{Builder, Runtime};
 
@@ -14,12 +15,14 @@ use crate::exit::Exit;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a subcommand wants.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wants {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// Threads that go where they like, and no lanes.
+    NoLanes,
     /// A lane for each core.
-    pub(crate) lanes: bool,
-    /// Each thread to stay on a core.
-    pub(crate) pinned: bool,
+    Lanes,
+    /// A lane for each core, that stays there.
+    PinnedLanes,
 }
 
 /// The threads, running.
@@ -31,14 +34,15 @@ pub(crate) struct Threads {
 impl Threads {
     /// Starts them.
     pub(crate) fn start(wants: Wants) -> Result<Threads, String> {
-        if wants.pinned {
-            return pinned::start(wants).map_err(|error| format!("cannot pin threads: {error}"));
-        }
         let start = || {
             let runtime = Builder::new_multi_thread().enable_all().build()?;
             Ok(Threads { runtime, lanes: open_lanes(wants)? })
         };
-        start().map_err(|error: io::Error| format!("cannot start: {error}"))
+        let threads = start().map_err(|error: io::Error| format!("cannot start: {error}"))?;
+        if wants == Wants::PinnedLanes {
+            pinned::pin(&threads).map_err(|error| format!("cannot pin threads: {error}"))?;
+        }
+        Ok(threads)
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -64,35 +68,36 @@ impl Threads {
 }
 
 fn open_lanes(wants: Wants) -> io::Result<Lanes> {
-    // On a single core there is nothing to choose.
     let cores = available_parallelism().map_or(1, std::num::NonZero::get);
-    lanes::open(if wants.lanes && cores > 1 { cores } else { 0 })
+    match wants {
+        // On a single core there is nothing to choose.
+        Wants::Lanes if cores > 1 => lanes::open(cores, Busy::Chatty),
+        Wants::PinnedLanes if cores > 1 => lanes::open(cores, Busy::ChattyOrBulk),
+        _ => lanes::open(0, Busy::Chatty),
+    }
 }
 
 #[cfg(target_os = "linux")]
 mod pinned {
     use std::io;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc;
     use std::thread::available_parallelism;
 
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    use tokio::runtime::{Builder, Runtime};
 
-    use super::{Threads, Wants, open_lanes};
+    use super::Threads;
 
-    /// A worker and a lane for each core, which stay there.
-    pub(super) fn start(wants: Wants) -> io::Result<Threads> {
+    /// Keeps each lane on a core of its own. What comes and goes is served by whichever thread is woken, on whichever core.
+    pub(super) fn pin(threads: &Threads) -> io::Result<()> {
         let all = sched_getaffinity(None)?;
         let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core)).collect();
         check(cores.len(), available_parallelism()?.get())?;
-        let runtime = runtime(&cores, all)?;
-        let lanes = open_lanes(wants)?;
-        for (core, lane) in cores.iter().map(|core| just(*core)).zip(lanes.handles()) {
-            let pin = async move { sched_setaffinity(None, &core) };
-            runtime.block_on(lane.spawn(pin)).map_err(io::Error::other)??;
+        for (core, lane) in cores.into_iter().zip(threads.lanes.handles()) {
+            let mut set = CpuSet::new();
+            set.set(core);
+            let pin = async move { sched_setaffinity(None, &set) };
+            threads.runtime.block_on(lane.spawn(pin)).map_err(io::Error::other)??;
         }
-        Ok(Threads { runtime, lanes })
+        Ok(())
     }
 
     /// Whether this process may use all of its `cores`, and not only the time of `parallelism` of them, as in a container with a limit.
@@ -105,42 +110,15 @@ mod pinned {
             "there are {cores} cores to run on, but the time of {parallelism}: give this process cores of its own (taskset, cpuset)"
         )))
     }
-
-    fn runtime(cores: &[usize], all: CpuSet) -> io::Result<Runtime> {
-        let (report, reports) = mpsc::channel();
-        let (started, own) = (AtomicUsize::new(0), cores.to_vec());
-        let pin = move || {
-            // The workers are the first. Threads for calls that block are started by them, and would stay with them.
-            let number = started.fetch_add(1, Ordering::Relaxed);
-            let set = own.get(number).map_or(all, |core| just(*core));
-            // Nobody waits for word of those: they get on with a core, too.
-            let _heard = report.send(sched_setaffinity(None, &set));
-        };
-        let runtime = Builder::new_multi_thread()
-            .enable_all()
-            .worker_threads(cores.len())
-            .on_thread_start(pin)
-            .build()?;
-        for pinned in reports.iter().take(cores.len()) {
-            pinned?;
-        }
-        Ok(runtime)
-    }
-
-    fn just(core: usize) -> CpuSet {
-        let mut set = CpuSet::new();
-        set.set(core);
-        set
-    }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod pinned {
     use std::io;
 
-    use super::{Threads, Wants};
+    use super::Threads;
 
-    pub(super) fn start(_: Wants) -> io::Result<Threads> {
+    pub(super) fn pin(_: &Threads) -> io::Result<()> {
         Err(io::Error::other("this system has no call for it"))
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions of many small messages, which relay and host move to a thread of their own: nothing is lost on the way there, and
+//! Busy sessions, which relay and host move to a thread of their own: nothing is lost on the way there, and
 //! everything that can happen to a session happens to it there too.
 
 #![cfg(target_os = "linux")]
@@ -56,7 +56,7 @@ fn busy_session() -> Option<Session> {
     // Nearly each message woke a lane, going and coming, and nobody else but for the first of them.
     for (program, before) in [&relay.program, &host.program].into_iter().zip(before) {
         let after = turns(program);
-        let (lanes, others) = (after.lanes - before.lanes, after.others - before.others);
+        let (lanes, others) = after.since(&before);
         let half = MESSAGES as u64 / 2;
         assert!(lanes > half && others < half, "{lanes} turns on lanes, {others} elsewhere");
     }
@@ -75,25 +75,46 @@ fn converse(client: &mut TcpStream, served: &mut TcpStream) {
     }
 }
 
-/// How often threads have slept.
-struct Turns {
+/// What the threads of a program have done.
+struct Done {
     lanes: u64,
     others: u64,
 }
 
-fn turns(program: &Program) -> Turns {
-    let mut turns = Turns { lanes: 0, others: 0 };
+impl Done {
+    /// What lanes have done since, and what others have. One that has ended is not missed.
+    fn since(&self, before: &Done) -> (u64, u64) {
+        (self.lanes - before.lanes, self.others.saturating_sub(before.others))
+    }
+}
+
+fn done(program: &Program, by: impl Fn(&Path) -> u64) -> Done {
+    let mut done = Done { lanes: 0, others: 0 };
     for thread in fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap() {
         let thread = thread.unwrap().path();
-        let status = fs::read_to_string(thread.join("status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
-        let slept: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         match fs::read_to_string(thread.join("comm")).unwrap().starts_with("lane-") {
-            true => turns.lanes += slept,
-            false => turns.others += slept,
+            true => done.lanes += by(&thread),
+            false => done.others += by(&thread),
         }
     }
-    turns
+    done
+}
+
+/// How often they have slept.
+fn turns(program: &Program) -> Done {
+    done(program, |thread| {
+        let status = fs::read_to_string(thread.join("status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    })
+}
+
+/// For how many nanoseconds they have run.
+fn on_processor(program: &Program) -> Done {
+    done(program, |thread| {
+        let line = fs::read_to_string(thread.join("schedstat")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    })
 }
 
 /// The cores that each thread of this name may run on, in the kernel's words.
@@ -231,30 +252,59 @@ fn a_host_that_leaves_waits_for_it() {
 }
 
 #[test]
-fn threads_stay_where_they_are_pinned_and_others_do_not() {
+fn lanes_stay_where_they_are_pinned_and_others_do_not() {
     if thread::available_parallelism().unwrap().get() == 1 {
         skip("there is one core to be on");
         return;
     }
     let all = allowed(Path::new("/proc/self"));
     let relay = Relay::start(&["--pin-threads"]);
-    // Sessions are served as ever.
-    let _host = Host::start(&relay, &["--echo"]);
-    let mut client = relay.client();
-    client.write_all(b"pinned").unwrap();
-    expect(&mut client, b"pinned");
     let lanes = cores_of(&relay.program, "lane-");
     assert_eq!(lanes.len(), thread::available_parallelism().unwrap().get());
     assert!(lanes.iter().all(|core| core.parse::<u32>().is_ok()), "{lanes:?}");
     assert!(lanes.windows(2).all(|pair| pair[0] != pair[1]), "two on one core: {lanes:?}");
-    // Threads for calls that block are named as the workers are, and go where they like.
-    let mut workers = cores_of(&relay.program, "tokio-rt-worker");
-    workers.retain(|cores| *cores != all);
-    assert_eq!(workers, lanes);
+    let workers = cores_of(&relay.program, "tokio-rt-worker");
+    assert!(!workers.is_empty() && workers.iter().all(|cores| *cores == all), "{workers:?}");
 
     let free = Relay::start(&[]);
     for name in ["lane-", "tokio-rt-worker"] {
         let cores = cores_of(&free.program, name);
         assert!(!cores.is_empty() && cores.iter().all(|cores| *cores == all), "{name}: {cores:?}");
     }
+}
+
+#[test]
+fn bulk_goes_to_lanes_that_are_pinned_and_none_is_lost() {
+    if thread::available_parallelism().unwrap().get() == 1 {
+        skip("lanes need two cores");
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let relay = Relay::start(&["--pin-threads"]);
+    let _host = Host::start(&relay, &["--forward", &address]);
+    let mut client = relay.client();
+    client.write_all(b"download").unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    expect(&mut served, b"download");
+    let before = on_processor(&relay.program);
+    let (down, at_client) = (noise(100_000_000, 3), reader(&client));
+    served.write_all(&down).unwrap();
+    served.shutdown(Shutdown::Write).unwrap();
+    let (received, error) = at_client.join().unwrap();
+    assert!(error.is_none(), "{error:?}");
+    assert!(
+        received == down,
+        "{} bytes of {} at the client, or others",
+        received.len(),
+        down.len()
+    );
+    let after = on_processor(&relay.program);
+    let (lanes, others) = after.since(&before);
+    assert!(lanes > others, "{lanes} ns on lanes, {others} elsewhere");
+    // The other direction is open, and goes on there.
+    client.write_all(b"thanks").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut served).0, b"thanks");
+    assert_eq!(relay.reason_of_session(1), "finished");
 }

@@ -81,8 +81,7 @@ impl Session {
     /// Boxed, since a future has what it was called with twice.
     async fn run(mut self: Box<Self>) {
         loop {
-            let until = if lanes::are_open() { Until::Busy } else { Until::End };
-            let Some(over) = self.serve(until).await else {
+            let Some(over) = self.serve(lanes::until()).await else {
                 return Box::pin(self.change_lane()).await;
             };
             let Some(host) = self.take_host_for_another(&over) else {
@@ -143,7 +142,7 @@ impl Session {
                 () = ready(()), if self.client_was_reset => break Reason::ClientAborted,
                 ran = splice.run_until(until, client, host, counts, &mut on_eof) => match ran {
                     Ok(Until::Woken) => {}
-                    Ok(Until::Busy) => return None,
+                    Ok(Until::Busy(_)) => return None,
                     Ok(Until::End) => break Reason::Finished,
                     Err(failure) => break reason_of(assignment, failure),
                 },

@@ -1,8 +1,8 @@
 //! Threads for busy sessions, each with a runtime of its own.
 //!
-//! A runtime of many threads serves who comes next with whichever thread is free. That is right for what comes and goes, and for bulk,
-//! which is best shared out; a session of many small messages pays for it with each of them: its sockets' readiness is found by one
-//! thread, its bytes are moved by another. On a lane one thread does both, always the same.
+//! A runtime of many threads serves who comes next with whichever thread is free. That is right for what comes and goes; a session of
+//! many small messages pays for it with each of them: its sockets' readiness is found by one thread, its bytes are moved by another. On a
+//! lane one thread does both, always the same. Bulk is best shared out, unless lanes stay on a core each.
 //!
 //! Opened by a process that wants them, as the command does; without, sessions stay where they are. A library leaves the threads of a
 //! program to the program.
@@ -14,7 +14,15 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-static LANES: OnceLock<Vec<Handle>> = OnceLock::new();
+use crate::splice::{Busy, Until};
+
+static LANES: OnceLock<Opened> = OnceLock::new();
+
+/// What everybody in this process may use.
+struct Opened {
+    handles: Vec<Handle>,
+    takes: Busy,
+}
 
 /// Keeps the lanes open. When it is dropped, so is all that runs on them.
 #[derive(Debug)]
@@ -24,12 +32,12 @@ pub struct Lanes {
     running: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
-/// Opens `count` lanes for this process. [`quietest`] gives those of the first call alone, also where that opened none: whoever opens
-/// some does it first.
+/// Opens `count` lanes for this process, for sessions that are busy as `takes` says. [`quietest`] gives those of the first call alone, also
+/// where that opened none: whoever opens some does it first.
 ///
 /// # Errors
 /// What the system says: it has no thread or no descriptor to give.
-pub fn open(count: usize) -> io::Result<Lanes> {
+pub fn open(count: usize, takes: Busy) -> io::Result<Lanes> {
     let mut lanes = Lanes { handles: Vec::new(), running: Vec::new() };
     for number in 0..count {
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -41,18 +49,21 @@ pub fn open(count: usize) -> io::Result<Lanes> {
         lanes.running.push((close, thread));
     }
     // Those of a second call end with what this returns.
-    drop(LANES.set(lanes.handles.clone()));
+    drop(LANES.set(Opened { handles: lanes.handles.clone(), takes }));
     Ok(lanes)
 }
 
 /// The lane with the least on it. `None` where none were opened. After [`Lanes`] is dropped, what is spawned on one is dropped too.
 pub fn quietest() -> Option<&'static Handle> {
-    LANES.get()?.iter().min_by_key(|lane| lane.metrics().num_alive_tasks())
+    LANES.get()?.handles.iter().min_by_key(|lane| lane.metrics().num_alive_tasks())
 }
 
-/// Whether there are any to be had from [`quietest`].
-pub fn are_open() -> bool {
-    LANES.get().is_some_and(|lanes| !lanes.is_empty())
+/// Until when a session is served where it began, before it goes to the [quietest](quietest): to its end, where there are no lanes.
+pub fn until() -> Until {
+    match LANES.get() {
+        Some(Opened { handles, takes }) if !handles.is_empty() => Until::Busy(*takes),
+        _ => Until::End,
+    }
 }
 
 impl Lanes {

@@ -7,7 +7,7 @@
 //! Bytes go through a scratch buffer that is borrowed per thread. On Linux, between two sockets, a direction that
 //! turns out to be bulk moves over to `splice(2)`, and back when it turns small again ([`Path::Auto`]).
 //!
-//! [`lanes`] are threads for sessions of many small messages. Whoever runs a session opens them, and moves it there.
+//! [`lanes`] are threads for busy sessions. Whoever runs a session opens them, and moves it there.
 //!
 //! A process that moves bytes with `splice(2)` must ignore `SIGPIPE`, as every Rust program does unless it asks for
 //! something else: that system call knows no `MSG_NOSIGNAL`.
@@ -33,4 +33,4 @@ mod tests;
 pub use failure::{Failure, Operation, Side};
 pub use leg::{ByteStream, Leg};
 pub use remainder::{End, Remainder, Undelivered};
-pub use splice::{Counts, Path, Splice, Until};
+pub use splice::{Busy, Counts, Path, Splice, Until};

@@ -43,11 +43,20 @@ pub enum Path {
 pub enum Until {
     /// Both directions have ended.
     End,
-    /// The session is busy. It goes on with the next run.
-    Busy,
+    /// The session is busy in such a way. It goes on with the next run.
+    Busy(Busy),
     /// The session was woken some times more: whether its legs are still the best there are may be looked at. It goes on with the next
     /// run.
     Woken,
+}
+
+/// What a session may be busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// Small messages, both ways.
+    Chatty,
+    /// Small messages or bulk.
+    ChattyOrBulk,
 }
 
 impl Until {
@@ -55,9 +64,9 @@ impl Until {
     fn polls(self, client: &Leg<'_>, host: &Leg<'_>) -> Option<u32> {
         let are_sockets = client.socket().is_some() && host.socket().is_some();
         match self {
-            Until::Busy if are_sockets => Some(BUSY_POLLS),
+            Until::Busy(_) if are_sockets => Some(BUSY_POLLS),
             Until::Woken => Some(WOKEN_POLLS),
-            Until::Busy | Until::End => None,
+            Until::Busy(_) | Until::End => None,
         }
     }
 }
@@ -150,9 +159,9 @@ impl Splice {
         poll_fn(move |cx| self.poll_legs(cx, &mut client, &mut host, &mut watches, counts, on_eof))
     }
 
-    /// As [`run`](Splice::run), but, where `until` says so, it comes back too when the session turns out to be busy with small messages:
-    /// then it is better served on a [lane](crate::lanes). A session over anything but two sockets never is. With [`Until::Woken`] it comes
-    /// back after a few polls, over any legs.
+    /// As [`run`](Splice::run), but, where `until` says so, it comes back too when the session turns out to be busy: then it is better served
+    /// on a [lane](crate::lanes). A session over anything but two sockets never is. With [`Until::Woken`] it comes back after a few polls,
+    /// over any legs.
     ///
     /// # Errors
     /// As [`run`](Splice::run).
@@ -176,9 +185,10 @@ impl Splice {
                 return Poll::Ready(Ok(Until::End));
             }
             polls_left = polls_left.map(|left| left.saturating_sub(1));
-            let is_chatty = || self.to_host.is_chatty() && self.to_client.is_chatty();
             match polls_left {
-                Some(0) if until == Until::Woken || is_chatty() => Poll::Ready(Ok(until)),
+                Some(0) if until != Until::Busy(Busy::Chatty) || self.is_chatty() => {
+                    Poll::Ready(Ok(until))
+                }
                 _ => Poll::Pending,
             }
         })
@@ -203,6 +213,10 @@ impl Splice {
             to_host: self.to_host.into_undelivered()?,
             to_client: self.to_client.into_undelivered()?,
         })
+    }
+
+    fn is_chatty(&self) -> bool {
+        self.to_host.is_chatty() && self.to_client.is_chatty()
     }
 
     fn poll_legs<'c, 'h>(

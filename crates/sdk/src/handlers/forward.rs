@@ -88,7 +88,7 @@ struct Forwarding {
 
 impl Forwarding {
     async fn run(mut self) -> io::Result<()> {
-        let until = if lanes::are_open() { Until::Busy } else { Until::End };
+        let until = lanes::until();
         let ran = match timeout(WORD_HELD_MAX, self.serve(until)).await {
             Ok(ran) => ran,
             Err(_elapsed) => {
@@ -98,7 +98,7 @@ impl Forwarding {
         };
         self.push();
         match ran {
-            Ok(Until::Busy) => Box::pin(self.change_lane()).await,
+            Ok(Until::Busy(_)) => Box::pin(self.change_lane()).await,
             ran => {
                 Box::pin(self.end(ran)).await;
                 Ok(())

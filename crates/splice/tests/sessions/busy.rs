@@ -1,6 +1,6 @@
-//! Sessions that come back because they are busy with small messages, and those that do not.
+//! Sessions that come back because they are busy, and those that do not.
 
-use relayserver_splice::{Counts, Failure, Path, Side, Splice, Until};
+use relayserver_splice::{Busy, Counts, Failure, Path, Side, Splice, Until};
 use tokio::io::AsyncWriteExt;
 
 use crate::rig::{KIB, Kind, MIB, PATHS, Stream, expect_end, pair, receive, send, soon};
@@ -60,8 +60,9 @@ async fn many_messages_bring_it_back_and_none_is_lost() {
         for kind in [Kind::Tcp, Kind::Unix] {
             let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, kind).await;
             let running = async {
-                let first = run(&mut splice, Until::Busy, &mut legs, &counts).await.unwrap();
-                assert_eq!(first, Until::Busy);
+                let first =
+                    run(&mut splice, Until::Busy(Busy::Chatty), &mut legs, &counts).await.unwrap();
+                assert_eq!(first, Until::Busy(Busy::Chatty));
                 let then = run(&mut splice, Until::End, &mut legs, &counts).await.unwrap();
                 assert_eq!(then, Until::End, "it was not asked again");
             };
@@ -75,7 +76,8 @@ async fn a_few_messages_do_not() {
     for path in PATHS {
         let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, Kind::Tcp).await;
         let running = async {
-            let until = run(&mut splice, Until::Busy, &mut legs, &counts).await.unwrap();
+            let until =
+                run(&mut splice, Until::Busy(Busy::Chatty), &mut legs, &counts).await.unwrap();
             assert_eq!(until, Until::End);
         };
         soon(async { tokio::join!(running, converse(&mut peers, 10, 100)) }).await;
@@ -97,30 +99,48 @@ async fn what_is_no_socket_stays_where_it_is() {
     let kind = Kind::Duplex(64 * KIB);
     let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(Path::Auto, kind).await;
     let running = async {
-        let until = run(&mut splice, Until::Busy, &mut legs, &counts).await.unwrap();
+        let until = run(&mut splice, Until::Busy(Busy::Chatty), &mut legs, &counts).await.unwrap();
         assert_eq!(until, Until::End);
     };
     soon(async { tokio::join!(running, converse(&mut peers, 500, 100)) }).await;
 }
 
-/// Bulk is best shared out among all threads. What comes before the second full read may pass for small messages.
+/// Bulk to the client, then both ends.
+async fn transfer(peers: &mut (Box<dyn crate::rig::Peer>, Box<dyn crate::rig::Peer>)) {
+    let (client, host) = peers;
+    let len = 64 * MIB;
+    tokio::join!(send(host, 1, len, MIB), receive(client, 1, len, MIB));
+    client.shutdown().await.unwrap();
+    expect_end(host).await;
+    host.shutdown().await.unwrap();
+    expect_end(client).await;
+}
+
+/// What comes before the second full read may pass for small messages.
 #[tokio::test]
-async fn bulk_stays_where_it_is() {
+async fn bulk_stays_where_only_small_messages_are_to_go() {
     for path in PATHS {
         let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, Kind::Tcp).await;
         let running = async {
-            let until = run(&mut splice, Until::Busy, &mut legs, &counts).await.unwrap();
+            let until =
+                run(&mut splice, Until::Busy(Busy::Chatty), &mut legs, &counts).await.unwrap();
             assert_eq!(until, Until::End);
         };
-        let playing = async {
-            let (client, host) = &mut peers;
-            let len = 64 * MIB;
-            tokio::join!(send(host, 1, len, MIB), receive(client, 1, len, MIB));
-            client.shutdown().await.unwrap();
-            expect_end(host).await;
-            host.shutdown().await.unwrap();
-            expect_end(client).await;
+        soon(async { tokio::join!(running, transfer(&mut peers)) }).await;
+    }
+}
+
+#[tokio::test]
+async fn bulk_goes_where_it_may_and_none_is_lost() {
+    for path in PATHS {
+        let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, Kind::Tcp).await;
+        let running = async {
+            let wanted = Until::Busy(Busy::ChattyOrBulk);
+            let first = run(&mut splice, wanted, &mut legs, &counts).await.unwrap();
+            assert_eq!(first, wanted);
+            let then = run(&mut splice, Until::End, &mut legs, &counts).await.unwrap();
+            assert_eq!(then, Until::End);
         };
-        soon(async { tokio::join!(running, playing) }).await;
+        soon(async { tokio::join!(running, transfer(&mut peers)) }).await;
     }
 }
