@@ -17,7 +17,7 @@ from pathlib import Path
 # How long a program may take to listen.
 PATIENCE = 20
 
-# Before a command: when something comes for it, whoever runs has its turn to the end first. It has more at once then, and takes fewer turns.
+# Before a command: it does not interrupt whoever runs when something comes for it. So it finds more at once, and takes fewer turns.
 BATCH = ("chrt", "--batch", 0)
 
 
@@ -95,7 +95,7 @@ class Peer:
     hops = 1
     program = None
     tls = False
-    # Before the command that moves the bytes.
+    # Words before the command that moves the bytes: how it is scheduled.
     scheduling = ()
 
     def __init__(self, tools, folder, places=HERE):
@@ -130,7 +130,7 @@ class Peer:
         self.processes, self.measured = [], []
 
     def run(self, *line, at=(), measured=True):
-        """Starts a command; `at` leads to where it runs."""
+        """Starts a command. `at` are words before it: where it runs, and how it is scheduled. They become it, and the process is its own."""
         path = self.folder / f"{len(self.processes)}.log"
         with path.open("wb") as log:
             words = [str(word) for word in (*at, *line)]

@@ -148,7 +148,7 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     pub(crate) metrics: Option<SocketAddr>,
 
-    /// Keep each thread for busy sessions on one core (Linux): more bulk where the machine does nothing else, and less beside a busy program
+    /// Keep each thread for busy sessions on a core of its own, and move bulk there too (Linux): more of it where the machine does nothing else, and less beside a busy program
     #[arg(long)]
     pub(crate) pin_threads: bool,
 

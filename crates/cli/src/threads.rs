@@ -69,12 +69,13 @@ impl Threads {
 
 fn open_lanes(wants: Wants) -> io::Result<Lanes> {
     let cores = available_parallelism().map_or(1, std::num::NonZero::get);
-    match wants {
-        // On a single core there is nothing to choose.
-        Wants::Lanes if cores > 1 => lanes::open(cores, Busy::Chatty),
-        Wants::PinnedLanes if cores > 1 => lanes::open(cores, Busy::ChattyOrBulk),
-        _ => lanes::open(0, Busy::Chatty),
-    }
+    let (count, takes) = match wants {
+        Wants::NoLanes => (0, Busy::Chatty),
+        Wants::Lanes => (cores, Busy::Chatty),
+        Wants::PinnedLanes => (cores, Busy::Any),
+    };
+    // On a single core there is nothing to choose.
+    lanes::open(if cores > 1 { count } else { 0 }, takes)
 }
 
 #[cfg(target_os = "linux")]

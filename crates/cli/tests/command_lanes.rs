@@ -288,7 +288,8 @@ fn bulk_goes_to_lanes_that_are_pinned_and_none_is_lost() {
     let (mut served, _) = listener.accept().unwrap();
     expect(&mut served, b"download");
     let before = on_processor(&relay.program);
-    let (down, at_client) = (noise(100_000_000, 3), reader(&client));
+    // Much more than the 64 MiB that may pass before a session counts as busy.
+    let (down, at_client) = (noise(300_000_000, 3), reader(&client));
     served.write_all(&down).unwrap();
     served.shutdown(Shutdown::Write).unwrap();
     let (received, error) = at_client.join().unwrap();

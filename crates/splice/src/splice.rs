@@ -43,20 +43,11 @@ pub enum Path {
 pub enum Until {
     /// Both directions have ended.
     End,
-    /// The session is busy in such a way. It goes on with the next run.
+    /// The session is busy, and one of those that are meant. It goes on with the next run.
     Busy(Busy),
     /// The session was woken some times more: whether its legs are still the best there are may be looked at. It goes on with the next
     /// run.
     Woken,
-}
-
-/// What a session may be busy with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
-    /// Small messages, both ways.
-    Chatty,
-    /// Small messages or bulk.
-    ChattyOrBulk,
 }
 
 impl Until {
@@ -71,8 +62,17 @@ impl Until {
     }
 }
 
+/// Which busy sessions are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// Those of small messages, with both directions open.
+    Chatty,
+    /// All, whatever they carry.
+    Any,
+}
+
 /// A session that was woken so often since its run began, however long that took, is taken for busy: some dozens of requests and
-/// answers. Moving it costs as much as a few of them.
+/// answers, or at most 64 MiB each way. Moving it costs as much as a few of them.
 const BUSY_POLLS: u32 = 64;
 
 /// Each poll moves up to 1 MiB each way, and what is beneath a leg may move the next one in half the time.
@@ -186,9 +186,7 @@ impl Splice {
             }
             polls_left = polls_left.map(|left| left.saturating_sub(1));
             match polls_left {
-                Some(0) if until != Until::Busy(Busy::Chatty) || self.is_chatty() => {
-                    Poll::Ready(Ok(until))
-                }
+                Some(0) if self.is_reached(until) => Poll::Ready(Ok(until)),
                 _ => Poll::Pending,
             }
         })
@@ -215,8 +213,13 @@ impl Splice {
         })
     }
 
-    fn is_chatty(&self) -> bool {
-        self.to_host.is_chatty() && self.to_client.is_chatty()
+    /// Whether a session that was woken often enough, and is not over, is one to come back for.
+    fn is_reached(&self, until: Until) -> bool {
+        match until {
+            Until::End => false,
+            Until::Woken | Until::Busy(Busy::Any) => true,
+            Until::Busy(Busy::Chatty) => self.to_host.is_chatty() && self.to_client.is_chatty(),
+        }
     }
 
     fn poll_legs<'c, 'h>(

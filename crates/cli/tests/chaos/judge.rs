@@ -1,4 +1,5 @@
-//! Whether what clients saw is explained by what was done to the processes. Nothing here waits, or does anything.
+//! Whether what clients saw is explained by what was done to the processes, and whether hosts were given clients again in time. Nothing here
+//! waits, or does anything.
 //!
 //! Each rule is what the product promises, to the second; [`SLACK`] is for a machine that is busy with all of this.
 
@@ -71,7 +72,7 @@ pub(crate) fn judge(manner: Manner, asked: &Asked, runs: &[Run], happened: &[Hap
             explained_by(&|it| relay_was_killed(asked, it), Verdict::Unexplained)
         }
         Outcome::Aborted { home, .. } => {
-            // As far as the relay has heard.
+            // As far as the relay has heard: a host that took it may not have got through with its word.
             let is_accepted =
                 home.is_some() || runs.last().is_some_and(|run| !word_may_be_lost(run, happened));
             let home = home.or(ran_at);
@@ -167,7 +168,7 @@ fn explains_abort(
     }
 }
 
-/// A session as its home had it, from its run to its end.
+/// A session that ran at a home: from its run there until its client saw the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stay {
     pub(crate) home: u8,

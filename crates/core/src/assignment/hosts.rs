@@ -259,6 +259,7 @@ mod tests {
         let mut book = Book::<Plain>::new(Limits::default(), Policy::default(), first);
         let host = HostId::from_address("192.0.2.1".parse().unwrap());
         let reserve = |book: &mut Book<_>| {
+            // As if all ids had had their turn since.
             book.ids = ChannelIds::starting_at(first);
             book.reserve(Time::ZERO, host, ServiceName::default(), None).unwrap().get()
         };
