@@ -58,7 +58,7 @@ pub fn quietest() -> Option<&'static Handle> {
     LANES.get()?.handles.iter().min_by_key(|lane| lane.metrics().num_alive_tasks())
 }
 
-/// Until when a session is served where it began, before it goes to the [quietest](quietest): to its end, where there are no lanes.
+/// Until when a session is served where it began, before it goes to the [quietest]: to its end, where there are no lanes.
 pub fn until() -> Until {
     match LANES.get() {
         Some(Opened { handles, takes }) if !handles.is_empty() => Until::Busy(*takes),
