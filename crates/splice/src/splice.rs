@@ -67,12 +67,13 @@ impl Until {
 pub enum Busy {
     /// Those of small messages, with both directions open.
     Chatty,
-    /// All, whatever they carry.
+    /// All with both directions open, whatever they carry. One that has begun to end is no longer worth a move, and whoever looks after its
+    /// end need not take along what he knows of it.
     Any,
 }
 
 /// A session that was woken so often since its run began, however long that took, is taken for busy: some dozens of requests and
-/// answers, or at most 64 MiB each way. Moving it costs as much as a few of them.
+/// answers, or some 64 MiB each way. Moving it costs as much as a few of them.
 const BUSY_POLLS: u32 = 64;
 
 /// Each poll moves up to 1 MiB each way, and what is beneath a leg may move the next one in half the time.
@@ -217,9 +218,14 @@ impl Splice {
     fn is_reached(&self, until: Until) -> bool {
         match until {
             Until::End => false,
-            Until::Woken | Until::Busy(Busy::Any) => true,
-            Until::Busy(Busy::Chatty) => self.to_host.is_chatty() && self.to_client.is_chatty(),
+            Until::Woken => true,
+            Until::Busy(Busy::Any) => self.both(|it| !it.has_read_end()),
+            Until::Busy(Busy::Chatty) => self.both(Direction::is_chatty),
         }
+    }
+
+    fn both(&self, are: impl Fn(&Direction) -> bool) -> bool {
+        are(&self.to_host) && are(&self.to_client)
     }
 
     fn poll_legs<'c, 'h>(

@@ -108,6 +108,28 @@ async fn what_is_no_socket_stays_where_it_is() {
     }
 }
 
+/// Whoever looks after its end would have to know on the lane which side it was that has ended.
+#[tokio::test]
+async fn a_session_that_has_begun_to_end_stays_where_it_is() {
+    for path in PATHS {
+        let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, Kind::Tcp).await;
+        let running = async {
+            let until = run(&mut splice, ANY, &mut legs, &counts).await.unwrap();
+            assert_eq!(until, Until::End);
+        };
+        let playing = async {
+            let (client, host) = &mut peers;
+            client.shutdown().await.unwrap();
+            expect_end(host).await;
+            let len = 256 * MIB;
+            tokio::join!(send(host, 1, len, MIB), receive(client, 1, len, MIB));
+            host.shutdown().await.unwrap();
+            expect_end(client).await;
+        };
+        soon(async { tokio::join!(running, playing) }).await;
+    }
+}
+
 /// Bulk to the client, twice as much as may pass before a session counts as busy, then both ends.
 async fn transfer(peers: &mut (Box<dyn crate::rig::Peer>, Box<dyn crate::rig::Peer>)) {
     let (client, host) = peers;
