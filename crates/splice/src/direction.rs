@@ -4,13 +4,9 @@
 //! be dropped anywhere and taken up again. It never reads while it holds bytes, and holds them only while the
 //! receiver does not take them.
 
-use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-
-use tokio::task::yield_now;
 
 use crate::failure::{Failure, Side};
 use crate::leg::Leg;
@@ -131,8 +127,7 @@ impl Direction {
                 (Held::Bytes(_) | Held::Pipe(_), _) => ready!(self.poll_write_held(cx, crossing))?,
             };
         }
-        // Woken when the runtime has looked at its sockets, and not before: on a lane nobody else does.
-        let _always_pending_at_first = pin!(yield_now()).poll(cx);
+        cx.waker().wake_by_ref();
         Poll::Pending
     }
 
