@@ -3,16 +3,19 @@
 use relayserver_splice::{Busy, Counts, Failure, Path, Side, Splice, Until};
 use tokio::io::AsyncWriteExt;
 
-use crate::rig::{KIB, Kind, MIB, PATHS, Stream, expect_end, pair, receive, send, soon};
+use crate::rig::{KIB, Kind, MIB, PATHS, Peer, Stream, expect_end, pair, receive, send, soon};
 
 const CHATTY: Until = Until::Busy(Busy::Chatty);
 const ANY: Until = Until::Busy(Busy::Any);
+
+/// The client and the host.
+type Peers = (Box<dyn Peer>, Box<dyn Peer>);
 
 /// A session and its far ends.
 struct Stage {
     splice: Splice,
     legs: (Stream, Stream),
-    peers: (Box<dyn crate::rig::Peer>, Box<dyn crate::rig::Peer>),
+    peers: Peers,
     counts: Counts,
 }
 
@@ -39,18 +42,19 @@ async fn run(
 }
 
 /// Questions and answers of `len` bytes, then both ends.
-async fn converse(
-    peers: &mut (Box<dyn crate::rig::Peer>, Box<dyn crate::rig::Peer>),
-    messages: u64,
-    len: usize,
-) {
-    let (client, host) = peers;
+async fn converse(peers: &mut Peers, messages: u64, len: usize) {
+    let (client, host) = &mut *peers;
     for number in 0..messages {
         send(client, number, len, len).await;
         receive(host, number, len, len).await;
         send(host, !number, len, len).await;
         receive(client, !number, len, len).await;
     }
+    end(peers).await;
+}
+
+/// The client ends, then the host.
+async fn end((client, host): &mut Peers) {
     client.shutdown().await.unwrap();
     expect_end(host).await;
     host.shutdown().await.unwrap();
@@ -75,10 +79,10 @@ async fn many_messages_bring_it_back_and_none_is_lost() {
 
 #[tokio::test]
 async fn a_few_messages_do_not() {
-    for path in PATHS {
+    for (path, wanted) in PATHS.into_iter().flat_map(|path| [(path, CHATTY), (path, ANY)]) {
         let Stage { mut splice, mut legs, mut peers, counts } = Stage::new(path, Kind::Tcp).await;
         let running = async {
-            let until = run(&mut splice, CHATTY, &mut legs, &counts).await.unwrap();
+            let until = run(&mut splice, wanted, &mut legs, &counts).await.unwrap();
             assert_eq!(until, Until::End);
         };
         soon(async { tokio::join!(running, converse(&mut peers, 10, 100)) }).await;
@@ -131,14 +135,11 @@ async fn a_session_that_has_begun_to_end_stays_where_it_is() {
 }
 
 /// Bulk to the client, twice as much as may pass before a session counts as busy, then both ends.
-async fn transfer(peers: &mut (Box<dyn crate::rig::Peer>, Box<dyn crate::rig::Peer>)) {
-    let (client, host) = peers;
+async fn transfer(peers: &mut Peers) {
+    let (client, host) = &mut *peers;
     let len = 128 * MIB;
     tokio::join!(send(host, 1, len, MIB), receive(client, 1, len, MIB));
-    client.shutdown().await.unwrap();
-    expect_end(host).await;
-    host.shutdown().await.unwrap();
-    expect_end(client).await;
+    end(peers).await;
 }
 
 /// What comes before the second full read may pass for small messages.
