@@ -16,10 +16,6 @@ use tokio::sync::oneshot;
 
 use crate::splice::{Busy, Until};
 
-/// How many tasks have their turn before a lane looks at its sockets, if there is no end to them: bulk that has had its turn waits for the
-/// next one, and each turn is up to 2 MiB.
-const POLLS_PER_LOOK: u32 = 16;
-
 static LANES: OnceLock<Opened> = OnceLock::new();
 
 /// What everybody in this process may use.
@@ -44,8 +40,7 @@ pub struct Lanes {
 pub fn open(count: usize, takes: Busy) -> io::Result<Lanes> {
     let mut lanes = Lanes { handles: Vec::new(), running: Vec::new() };
     for number in 0..count {
-        let runtime =
-            Builder::new_current_thread().enable_all().event_interval(POLLS_PER_LOOK).build()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         lanes.handles.push(runtime.handle().clone());
         let (close, closed) = oneshot::channel::<()>();
         // That the sender is gone is what ends it.
