@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ChannelId, HostId};
 
-/// A place in the order of arrival, of channels and of clients alike. Never given twice.
+/// A place in the order in which things happen: clients come, channels come, and hosts are given a client. Never given twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Turn(u64);
 
@@ -26,22 +26,36 @@ pub(crate) struct Load {
     pub(crate) sessions: u64,
 }
 
+/// Which of a host's idle channels is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The one that has waited longest, which is what version 1 says.
+    LongestIdle,
+    /// The one that came last: it was heard of last, and what kernels and processes keep of it is still in the processor's cache. The
+    /// others are what a burst needs.
+    LastIdle,
+}
+
 /// Idle channels, each with the handle by which the relay reaches it.
 pub(crate) struct Pool<T> {
     hosts: BTreeMap<HostId, HostPool<T>>,
-    /// The hosts that have an idle channel, best first: the least loaded, then the longest-waiting channel.
+    /// The hosts that have an idle channel, best first: the least loaded, then the one whose turn it is.
     ranking: BTreeSet<Rank>,
 }
 
 struct HostPool<T> {
     load: Load,
+    order: Order,
+    /// When its first idle channel came, or it was given a client last.
+    turn: Turn,
     idle: BTreeMap<Turn, (ChannelId, T)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     load: Load,
-    oldest: Turn,
+    /// Since when it has its turn: the channel that is next has waited, or the host has not been given a client.
+    since: Turn,
     host: HostId,
 }
 
@@ -52,16 +66,18 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
-    /// Puts a channel of `host`, which is so loaded now, into the pool.
+    /// Puts a channel of `host`, which is so loaded now, into the pool. The order is the same whenever it is told of a host.
     pub(crate) fn add(
         &mut self,
         host: HostId,
         load: Load,
+        order: Order,
         turn: Turn,
         channel: ChannelId,
         handle: T,
     ) {
-        self.hosts.entry(host).or_insert_with(|| HostPool { load, idle: BTreeMap::new() });
+        let new = || HostPool { load, order, turn, idle: BTreeMap::new() };
+        self.hosts.entry(host).or_insert_with(new);
         self.change(host, |pool| {
             pool.load = load;
             pool.idle.insert(turn, (channel, handle))
@@ -73,14 +89,16 @@ impl<T> Pool<T> {
         self.change(host, |pool| pool.idle.remove(&turn)).flatten().map(|(_, handle)| handle)
     }
 
-    /// Takes the channel that is next: of the least loaded host, among those that may have it, the one that has
-    /// waited longest.
+    /// Takes the channel that is next: of the least loaded host among those that may have it, the one that is next in its order.
+    /// `turns` is that of everything in this pool.
     pub(crate) fn take(
         &mut self,
+        turns: &mut Turn,
         may_serve: impl Fn(HostId) -> bool,
     ) -> Option<(HostId, ChannelId, T)> {
         let best = *self.ranking.iter().find(|rank| may_serve(rank.host))?;
-        let (channel, handle) = self.change(best.host, |pool| pool.idle.remove(&best.oldest))??;
+        let turn = turns.next();
+        let (channel, handle) = self.change(best.host, |pool| pool.take(turn))??;
         Some((best.host, channel, handle))
     }
 
@@ -139,9 +157,22 @@ impl<T> Pool<T> {
 }
 
 impl<T> HostPool<T> {
+    fn take(&mut self, turn: Turn) -> Option<(ChannelId, T)> {
+        self.turn = turn;
+        let (_, taken) = match self.order {
+            Order::LongestIdle => self.idle.pop_first(),
+            Order::LastIdle => self.idle.pop_last(),
+        }?;
+        Some(taken)
+    }
+
     fn rank(&self, host: HostId) -> Option<Rank> {
         let (&oldest, _) = self.idle.first_key_value()?;
-        Some(Rank { load: self.load, oldest, host })
+        let since = match self.order {
+            Order::LongestIdle => oldest,
+            Order::LastIdle => self.turn,
+        };
+        Some(Rank { load: self.load, since, host })
     }
 }
 
@@ -161,61 +192,126 @@ mod tests {
         ChannelId::new(number).unwrap()
     }
 
+    /// What happens to a pool whose hosts are all of one order.
+    struct World {
+        pool: Pool<()>,
+        turns: Turn,
+        order: Order,
+    }
+
+    impl World {
+        fn new(order: Order) -> World {
+            World { pool: Pool::default(), turns: Turn::default(), order }
+        }
+
+        fn add(&mut self, of: u8, load: Load, number: i32) -> Turn {
+            let turn = self.turns.next();
+            self.pool.add(host(of), load, self.order, turn, channel(number), ());
+            turn
+        }
+
+        fn take(&mut self) -> Option<(HostId, ChannelId, ())> {
+            self.pool.take(&mut self.turns, |_| true)
+        }
+    }
+
     #[test]
     fn the_least_loaded_host_is_first_and_its_longest_waiting_channel() {
-        let mut pool = Pool::default();
-        let mut turn = Turn::default();
-        pool.add(host(1), load(2), turn.next(), channel(1), ());
-        pool.add(host(2), load(1), turn.next(), channel(2), ());
-        pool.add(host(2), load(1), turn.next(), channel(3), ());
-        assert_eq!(pool.take(|_| true), Some((host(2), channel(2), ())));
-        pool.set_load(host(2), load(3));
-        assert_eq!(pool.take(|_| true), Some((host(1), channel(1), ())));
-        assert_eq!(pool.take(|_| true), Some((host(2), channel(3), ())));
-        assert_eq!(pool.take(|_| true), None);
+        let mut world = World::new(Order::LongestIdle);
+        world.add(1, load(2), 1);
+        world.add(2, load(1), 2);
+        world.add(2, load(1), 3);
+        assert_eq!(world.take(), Some((host(2), channel(2), ())));
+        world.pool.set_load(host(2), load(3));
+        assert_eq!(world.take(), Some((host(1), channel(1), ())));
+        assert_eq!(world.take(), Some((host(2), channel(3), ())));
+        assert_eq!(world.take(), None);
+    }
+
+    #[test]
+    fn the_least_loaded_host_is_first_and_the_channel_that_came_last() {
+        let mut world = World::new(Order::LastIdle);
+        world.add(1, load(2), 1);
+        world.add(2, load(1), 2);
+        world.add(2, load(1), 3);
+        assert_eq!(world.take(), Some((host(2), channel(3), ())));
+        world.pool.set_load(host(2), load(3));
+        assert_eq!(world.take(), Some((host(1), channel(1), ())));
+        assert_eq!(world.take(), Some((host(2), channel(2), ())));
+        assert_eq!(world.take(), None);
     }
 
     #[test]
     fn a_host_that_has_failed_is_last() {
-        let mut pool = Pool::default();
-        let mut turn = Turn::default();
-        pool.add(host(1), Load { has_failed: true, sessions: 0 }, turn.next(), channel(1), ());
-        pool.add(host(2), load(9), turn.next(), channel(2), ());
-        assert_eq!(pool.take(|_| true), Some((host(2), channel(2), ())));
-        assert_eq!(pool.take(|_| true), Some((host(1), channel(1), ())));
+        let mut world = World::new(Order::LastIdle);
+        world.add(1, Load { has_failed: true, sessions: 0 }, 1);
+        world.add(2, load(9), 2);
+        assert_eq!(world.take(), Some((host(2), channel(2), ())));
+        assert_eq!(world.take(), Some((host(1), channel(1), ())));
     }
 
     #[test]
     fn among_equals_the_channel_that_has_waited_longest_is_first() {
-        let mut pool = Pool::default();
-        let mut turn = Turn::default();
-        pool.add(host(2), load(0), turn.next(), channel(7), ());
-        pool.add(host(1), load(0), turn.next(), channel(8), ());
-        assert_eq!(pool.take(|_| true), Some((host(2), channel(7), ())));
+        let mut world = World::new(Order::LongestIdle);
+        world.add(2, load(0), 7);
+        world.add(1, load(0), 8);
+        world.add(2, load(0), 9);
+        assert_eq!(world.take(), Some((host(2), channel(7), ())));
+        assert_eq!(world.take(), Some((host(1), channel(8), ())));
+    }
+
+    #[test]
+    fn equals_whose_channels_that_came_last_are_next_take_turns() {
+        let mut world = World::new(Order::LastIdle);
+        for (of, number) in [(2, 1), (2, 2), (2, 3), (1, 4), (1, 5)] {
+            world.add(of, load(0), number);
+        }
+        assert_eq!(world.take(), Some((host(2), channel(3), ())));
+        assert_eq!(world.take(), Some((host(1), channel(5), ())));
+        // Neither what comes meanwhile nor how long the others have waited makes it another's turn.
+        world.add(1, load(0), 6);
+        assert_eq!(world.take(), Some((host(2), channel(2), ())));
+        assert_eq!(world.take(), Some((host(1), channel(6), ())));
+    }
+
+    #[test]
+    fn hosts_with_one_channel_each_take_turns() {
+        let mut world = World::new(Order::LastIdle);
+        world.add(1, load(0), 1);
+        world.add(2, load(0), 2);
+        for _ in 0..3 {
+            for of in [1, 2] {
+                assert_eq!(world.take(), Some((host(of), channel(of.into()), ())));
+                world.add(of, load(0), of.into());
+            }
+        }
     }
 
     #[test]
     fn a_host_that_may_not_serve_is_passed_over() {
-        let mut pool = Pool::default();
-        let mut turn = Turn::default();
-        pool.add(host(1), load(0), turn.next(), channel(1), ());
-        pool.add(host(2), load(5), turn.next(), channel(2), ());
-        assert_eq!(pool.take(|it| it != host(1)), Some((host(2), channel(2), ())));
-        assert_eq!(pool.take(|it| it != host(1)), None);
+        let mut world = World::new(Order::LastIdle);
+        world.add(1, load(0), 1);
+        world.add(2, load(5), 2);
+        let World { pool, turns, .. } = &mut world;
+        assert_eq!(pool.take(turns, |it| it != host(1)), Some((host(2), channel(2), ())));
+        assert_eq!(pool.take(turns, |it| it != host(1)), None);
         assert_eq!(pool.take_all_of(host(1)), [(channel(1), ())]);
         assert!(pool.is_empty());
     }
 
     #[test]
     fn a_lost_channel_is_not_given_out() {
-        let mut pool = Pool::default();
-        let mut turn = Turn::default();
-        let lost = turn.next();
-        pool.add(host(1), load(0), lost, channel(1), ());
-        pool.add(host(1), load(0), turn.next(), channel(2), ());
-        assert_eq!(pool.remove(host(1), lost), Some(()));
-        assert_eq!(pool.remove(host(1), lost), None);
-        assert_eq!(pool.take(|_| true), Some((host(1), channel(2), ())));
-        assert!(pool.is_empty());
+        for order in [Order::LongestIdle, Order::LastIdle] {
+            let mut world = World::new(order);
+            let first = world.add(1, load(0), 1);
+            world.add(1, load(0), 2);
+            let last = world.add(1, load(0), 3);
+            for lost in [first, last] {
+                assert_eq!(world.pool.remove(host(1), lost), Some(()));
+                assert_eq!(world.pool.remove(host(1), lost), None);
+            }
+            assert_eq!(world.take(), Some((host(1), channel(2), ())));
+            assert!(world.pool.is_empty());
+        }
     }
 }

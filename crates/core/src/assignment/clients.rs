@@ -104,7 +104,7 @@ impl<H: Handles> Book<H> {
 
     /// The next client in turn, with the next channel among those that it may have.
     fn next_match(&mut self, now: Time, name: &ServiceName) -> Option<Match<H::Channel>> {
-        let Book { services, sessions, roster, .. } = self;
+        let Book { services, sessions, roster, turn: turns, .. } = self;
         let service = services.get_mut(name)?;
         if service.pool.is_empty() {
             return None;
@@ -113,7 +113,7 @@ impl<H: Handles> Book<H> {
             let tried = &sessions.get(&session)?.tried;
             let may_serve =
                 |host: HostId| !tried.contains(&host) && roster.may_serve(now, host, name);
-            if let Some((host, channel, channel_handle)) = service.pool.take(may_serve) {
+            if let Some((host, channel, channel_handle)) = service.pool.take(turns, may_serve) {
                 return Some(Match { turn, session, host, channel, channel_handle });
             }
             // Whoever has tried nobody yet would have taken any.

@@ -2,6 +2,7 @@
 
 use super::{Book, Channel, Place};
 use crate::ids::{ChannelId, ChannelKey, CommandId, HostId, ServiceName};
+use crate::pool::Order;
 use crate::reason::Reason;
 use crate::session::State;
 use crate::time::Time;
@@ -189,8 +190,9 @@ impl<H: Handles> Book<H> {
         entry.place = Place::Idle(turn);
         let (host, service) = (entry.host, entry.service.clone());
         let load = self.roster.load_of(host);
+        let order = if self.roster.is_member(host) { Order::LastIdle } else { Order::LongestIdle };
         let pool = &mut self.services.entry(service.clone()).or_default().pool;
-        pool.add(host, load, turn, channel, handle);
+        pool.add(host, load, order, turn, channel, handle);
         self.assign_waiting(now, &service);
     }
 

@@ -214,7 +214,7 @@ impl Keeper {
         if self.trim_at.is_some() {
             for index in 0..self.pools.len() {
                 let spare = self.pools.get(index).map_or(0, Pool::spare);
-                self.close_newest(index, spare.div_ceil(TRIM_PARTS));
+                self.close_longest_idle(index, spare.div_ceil(TRIM_PARTS));
             }
         }
         let is_too_much = (0..self.pools.len()).any(|pool| self.excess_of(pool) > 0);
@@ -232,12 +232,13 @@ impl Keeper {
         excess.min(self.channels.values().filter(is_idle).count())
     }
 
-    /// Those that came last: a relay gives out the one first that has waited longest.
-    fn close_newest(&mut self, pool: PoolIndex, count: usize) {
+    /// Those that have waited longest: a relay of version 2 gives out the one first that came last. One of version 1 wants no number
+    /// of channels, so that none are too many.
+    fn close_longest_idle(&mut self, pool: PoolIndex, count: usize) {
         let of_pool = |it: &Channel| matches!(it, Channel::Idle(idle) if idle.pool == pool);
-        let idle = self.channels.iter().rev().filter(|(_, it)| of_pool(it));
-        let newest: Vec<Slot> = idle.map(|(slot, _)| *slot).take(count).collect();
-        for slot in newest {
+        let idle = self.channels.iter().filter(|(_, it)| of_pool(it));
+        let longest: Vec<Slot> = idle.map(|(slot, _)| *slot).take(count).collect();
+        for slot in longest {
             self.take(slot);
             self.outputs.push_back(Output::Close(slot));
         }

@@ -9,7 +9,7 @@ use relayserver_core::{
 };
 
 use crate::perform::WRONG_KEY;
-use crate::world::{Bounds, Channel, Member, Named, World};
+use crate::world::{Bounds, Channel, Member, Named, World, is_member};
 
 impl World {
     pub(crate) fn command_up(&mut self, host: HostId) {
@@ -263,7 +263,7 @@ impl World {
     }
 
     pub(crate) fn hello(&mut self, host: HostId, service: ServiceName, key: Option<ChannelKey>) {
-        let is_member = matches!(host, HostId::Process(_));
+        let is_member = is_member(host);
         let belongs = !is_member || (self.has_command(host) && self.is_key_of(host, key));
         let refusal = if self.draining {
             Some(Reason::Draining)
@@ -288,7 +288,7 @@ impl World {
 
     pub(crate) fn idle(&mut self, channel: ChannelId) {
         self.reserved.retain(|it| *it != channel);
-        self.idle.push(channel);
+        self.comes_into_pool(channel);
         let Channel { host, service, .. } = self.channels[&channel].clone();
         let refused = self.draining || self.refusal_of_service(host, &service).is_some();
         let outputs = self.tell(Input::ChannelIdle { channel, handle: channel });

@@ -6,7 +6,7 @@ use relayserver_core::{
 };
 
 use crate::steps::{Step, ssh};
-use crate::world::{Named, Session, World, grant_id, host_of_v1, member};
+use crate::world::{Named, Session, World, grant_id, host_of_v1, is_member, member};
 
 /// No command channel has this key.
 pub(crate) const WRONG_KEY: u128 = 0;
@@ -179,14 +179,14 @@ impl World {
         assert_eq!((assignment.session, assignment.channel), (*client, *channel_handle));
         assert_eq!(assignment.host, self.channels[channel_handle].host);
         assert_eq!(assignment.waited, self.now - self.sessions[client].since);
-        let is_member = matches!(assignment.host, HostId::Process(_));
+        let is_member = is_member(assignment.host);
         assert_eq!(assignment.is_offer, is_member, "hosts of version 2 are asked");
         told.sort_unstable();
         let audience = if is_member { Vec::new() } else { self.audience(assignment.host) };
         let expected: Vec<_> = audience.into_iter().map(|to| (to, *channel_handle)).collect();
         assert_eq!(told, expected, "opened is announced ahead of the assignment");
         assert!(is_member || !told.is_empty(), "a host is there to be told");
-        self.idle.retain(|it| it != channel_handle);
+        self.taken_from_pool(*channel_handle);
         let session = self.sessions.get_mut(client).unwrap();
         assert!(!session.accepted, "nothing is offered again that was accepted");
         (session.host, session.channel) = (Some(assignment.host), Some(*channel_handle));

@@ -29,7 +29,7 @@ impl World {
         if expected.is_none() {
             let it = self.sessions.get_mut(&session).unwrap();
             (it.channel, it.client_finished, it.host_finished) = (None, true, true);
-            self.idle.push(channel);
+            self.comes_into_pool(channel);
         }
         self.returning = Some(channel);
         let outputs = self.tell(Input::ChannelReturned { session, handle: channel });
@@ -176,14 +176,14 @@ fn a_channel_carries_one_session_after_another() {
 }
 
 #[test]
-fn a_returned_channel_is_the_one_that_has_waited_for_the_shortest_time() {
+fn a_returned_channel_is_the_next_to_be_given_out() {
     let mut world = with_host(None);
     let (first, channel) = served(&mut world);
     let fresh = channel_waits(&mut world);
     assert_eq!(returned(&mut world, first), None);
     assert_eq!(world.idle, [fresh, channel]);
     let second = client_arrives(&mut world);
-    assert_eq!(world.sessions[&second].channel, Some(fresh));
+    assert_eq!(world.sessions[&second].channel, Some(channel));
 }
 
 #[test]

@@ -97,6 +97,10 @@ pub(crate) struct World {
     pub(crate) reserved: Vec<ChannelId>,
     /// In the order of their arrival in the pool.
     pub(crate) idle: Vec<ChannelId>,
+    /// When each of these arrived, as a number.
+    arrived: BTreeMap<ChannelId, u64>,
+    /// When a host was given a client of a service last, or the first of its idle channels came.
+    turns: BTreeMap<(HostId, ServiceName), u64>,
     /// The one whose return the book is being told.
     pub(crate) returning: Option<ChannelId>,
     /// By the order of their arrival: session ids ascend.
@@ -109,6 +113,11 @@ pub(crate) fn host_of_v1(host: u8) -> HostId {
 
 pub(crate) fn member(host: u8) -> HostId {
     HostId::Process(u128::from(host))
+}
+
+/// Whether it is of version 2.
+pub(crate) fn is_member(host: HostId) -> bool {
+    matches!(host, HostId::Process(_))
 }
 
 pub(crate) fn grant_id(token: u8) -> GrantId {
@@ -133,6 +142,8 @@ impl World {
             channels: BTreeMap::new(),
             reserved: Vec::new(),
             idle: Vec::new(),
+            arrived: BTreeMap::new(),
+            turns: BTreeMap::new(),
             returning: None,
             sessions: BTreeMap::new(),
         }
@@ -300,11 +311,39 @@ impl World {
                     && !it.tried.contains(&host(channel))
                     && self.may_serve(host(channel), service)
             };
-            let candidates: Vec<&ChannelId> = self.idle.iter().filter(may_have).collect();
-            let least = candidates.iter().map(|it| self.load(host(it))).min()?;
-            let best = candidates.into_iter().find(|it| self.load(host(it)) == least)?;
-            Some((session, *best))
+            let candidates: Vec<ChannelId> = self.idle.iter().filter(may_have).copied().collect();
+            let rank = |channel: &ChannelId| (self.load(host(channel)), self.turn(channel));
+            let best = host(candidates.iter().min_by_key(|it| rank(it))?);
+            let mut its_own = candidates.into_iter().filter(|it| host(it) == best);
+            let channel = if is_member(best) { its_own.next_back() } else { its_own.next() };
+            Some((session, channel?))
         })
+    }
+
+    /// Among hosts that are loaded alike it goes by this.
+    fn turn(&self, channel: &ChannelId) -> u64 {
+        let Channel { host, service, .. } = self.channels[channel].clone();
+        if is_member(host) { self.turns[&(host, service)] } else { self.arrived[channel] }
+    }
+
+    /// The channel waits for a client from now on.
+    pub(crate) fn comes_into_pool(&mut self, channel: ChannelId) {
+        let number = self.number();
+        let Channel { host, service, .. } = self.channels[&channel].clone();
+        let of_pool = |it: &Channel| it.host == host && it.service == service;
+        if !self.idle.iter().any(|it| of_pool(&self.channels[it])) {
+            self.turns.insert((host, service), number);
+        }
+        self.arrived.insert(channel, number);
+        self.idle.push(channel);
+    }
+
+    /// The channel is given to a client.
+    pub(crate) fn taken_from_pool(&mut self, channel: ChannelId) {
+        let number = self.number();
+        let Channel { host, service, .. } = self.channels[&channel].clone();
+        self.turns.insert((host, service), number);
+        self.idle.retain(|it| *it != channel);
     }
 
     /// A host of whom nothing is left is a new one should it come back.

@@ -55,11 +55,11 @@ fn what_is_used_of_a_large_pool_is_replaced() {
 }
 
 #[test]
-fn what_is_too_many_goes_slowly_and_the_newest_first() {
+fn what_is_too_many_goes_slowly_and_what_has_waited_longest_first() {
     let mut host = ready(10, 400);
     host.relay_wants(0, 330);
     fill(&mut host);
-    let oldest = host.idle[..10].to_vec();
+    let newest = host.idle[320..].to_vec();
     host.relay_wants(0, 10);
     assert_eq!(host.closed.len(), 0, "none at once");
     host.passes(millis(999));
@@ -72,7 +72,7 @@ fn what_is_too_many_goes_slowly_and_the_newest_first() {
         seconds += 1;
     }
     assert!((20..60).contains(&seconds), "{seconds}");
-    assert_eq!(host.idle, oldest, "those that waited longest are the first to be given out");
+    assert_eq!(host.idle, newest, "those that came last are the first to be given out");
     host.lives_for(Duration::from_secs(3600));
     assert_eq!(host.idle.len(), 10);
     assert_eq!(host.keeper.poll_timeout(), None, "nothing is left to do");

@@ -108,8 +108,8 @@ async fn a_host_whose_sessions_carry_its_bytes_is_not_silent() {
 #[tokio::test]
 async fn what_a_session_carried_before_a_silence_does_not_put_it_off() {
     let relay = patient(1500, 600_000);
-    let (host, mut serving) = idle(&relay, "laptop").await;
-    let mut pooled = host.idle_channel(&relay, "ssh").await;
+    let (host, mut pooled) = idle(&relay, "laptop").await;
+    let mut serving = host.idle_channel(&relay, "ssh").await;
     let mut client = relay.client_of("ssh").await;
     serving.accept().await;
     // Long before the relay looks at what was carried, which is when it would ping.

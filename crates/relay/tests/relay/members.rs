@@ -146,8 +146,8 @@ async fn a_host_that_replaces_its_command_channel_leaves_nothing_behind_that_lea
     let relay = Secure::start();
     let token = relay.token("laptop", &["*"]);
     let host = Member::join(&relay, Some(&token), &["ssh"]).await.unwrap();
-    let mut offered = host.idle_channel(&relay, "ssh").await;
     let mut old = host.idle_channel(&relay, "ssh").await;
+    let mut offered = host.idle_channel(&relay, "ssh").await;
     let mut client = relay.client_of("ssh").await;
     write(&mut client, b"request").await;
     offered.start().await;

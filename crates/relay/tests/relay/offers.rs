@@ -179,8 +179,8 @@ async fn a_host_that_has_not_accepted_gets_no_more_than_the_relay_holds_and_then
 #[tokio::test]
 async fn a_client_for_whom_every_host_has_rejected_is_reset() {
     let relay = Secure::start();
-    let ((mut one, mut first), (_other, mut second)) = two_hosts(&relay).await;
-    let mut spare = one.idle_channel(&relay, "ssh").await;
+    let ((mut one, mut spare), (_other, mut second)) = two_hosts(&relay).await;
+    let mut first = one.idle_channel(&relay, "ssh").await;
     let mut client = relay.client_of("ssh").await;
     write(&mut client, b"request").await;
     let reason = Some("target_unreachable".to_owned());

@@ -241,8 +241,8 @@ async fn a_channel_of_a_host_without_a_command_channel_is_closed() {
 #[tokio::test]
 async fn a_relay_that_drains_takes_no_channel_back_and_closes_those_that_it_has() {
     for mut relay in [Secure::plain(), Secure::start()] {
-        let (host, mut channel) = idle_for_many(&relay, "laptop").await;
-        let mut returned = host.idle_channel_for_many(&relay, "ssh").await;
+        let (host, mut returned) = idle_for_many(&relay, "laptop").await;
+        let mut channel = host.idle_channel_for_many(&relay, "ssh").await;
         let mut client = relay.client_of("ssh").await;
         channel.accept().await;
         serve(&relay, &mut returned, b"request", b"answer").await;
@@ -261,8 +261,8 @@ async fn a_relay_that_drains_takes_no_channel_back_and_closes_those_that_it_has(
 #[tokio::test]
 async fn a_channel_is_closed_when_its_grant_covers_its_service_no_more() {
     let relay = Secure::plain();
-    let (host, mut channel) = idle_for_many(&relay, "laptop").await;
-    let mut returned = host.idle_channel_for_many(&relay, "ssh").await;
+    let (host, mut returned) = idle_for_many(&relay, "laptop").await;
+    let mut channel = host.idle_channel_for_many(&relay, "ssh").await;
     let mut client = relay.client_of("ssh").await;
     channel.accept().await;
     serve(&relay, &mut returned, b"request", b"answer").await;
