@@ -8,9 +8,9 @@ use super::pool::Pool;
 use super::{ANNOUNCEMENT_GRACE, BACKLOG_MAX, Command, EARLY_MAX, Keeper, Output, PoolIndex, Slot};
 use crate::time::Time;
 
-/// How often some of the idle channels are closed that are too many, and how large a part of them: half of them in ten seconds.
-const TRIM_INTERVAL: Duration = Duration::from_secs(1);
-const TRIM_PARTS: usize = 16;
+/// How often some of the idle channels are closed that are too many, and how large a part of them.
+const TRIM_INTERVAL: Duration = Duration::from_secs(2);
+const TRIM_PARTS: usize = 2;
 
 /// A data channel that the keeper holds.
 pub(super) enum Channel {

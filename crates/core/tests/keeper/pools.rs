@@ -62,16 +62,16 @@ fn what_is_too_many_goes_slowly_and_what_has_waited_longest_first() {
     let newest = host.idle[320..].to_vec();
     host.relay_wants(0, 10);
     assert_eq!(host.closed.len(), 0, "none at once");
-    host.passes(millis(999));
+    host.passes(millis(1_999));
     assert_eq!(host.closed.len(), 0);
     host.passes(millis(1));
-    assert_eq!(host.closed.len(), 20, "a sixteenth");
-    let mut seconds = 1;
+    assert_eq!(host.closed.len(), 160, "half");
+    let mut seconds = 2;
     while host.idle.len() > 10 {
         host.passes(Duration::from_secs(1));
         seconds += 1;
     }
-    assert!((20..60).contains(&seconds), "{seconds}");
+    assert_eq!(seconds, 18, "160, 80, 40, 20, 10, 5, 3, 1, 1");
     assert_eq!(host.idle, newest, "those that came last are the first to be given out");
     host.lives_for(Duration::from_secs(3600));
     assert_eq!(host.idle.len(), 10);
