@@ -32,7 +32,7 @@ def about(about):
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
     network = ", ".join(f"{name} {value}" for name, value in about["network"].items())
     return (
-        f"{about['date']}, commit {about['commit']}, with `{about['command']}`: {about['rounds']} rounds of {about['seconds']} s each.\n"
+        f"{about['date']}, commit {about['commit']}, with `{about['command']}`: {about['rounds']} rounds of {about['seconds']} s each (a long way: as said above).\n"
         f"{about['machine']}. {network}.\n{versions}."
     )
 

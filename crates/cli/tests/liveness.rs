@@ -126,14 +126,14 @@ impl Scene {
 
     /// Sessions with traffic all the time, some on each host. They are the first that are asked for.
     fn sessions(&mut self, lasts: Duration) -> Vec<JoinHandle<Asked>> {
-        assert_eq!(self.last_id, 0, "sessions are told by their ids");
+        assert_eq!(self.last_id, 0, "they have the ids from 1 on");
         let len = lasts.as_millis().try_into().unwrap_or(u64::MAX) * 100;
         let sessions: Vec<_> = (0..SESSIONS).map(|_| self.ask(len, lasts)).collect();
         self.ledger.wait_for(sessions.len(), DEADLINE);
         sessions
     }
 
-    /// The ends of those sessions that ran at one of the two hosts. Its server says so: what it had answered may not have come through.
+    /// The ends of those sessions that ran at one of the two hosts, as its server says: their clients may not have had a byte of it.
     fn at<'a>(&self, sessions: &'a [Asked], home: u8) -> Vec<&'a Asked> {
         let ran_there = |id| self.ledger.runs_of(id).iter().any(|run| run.home == home);
         (1..=SESSIONS)
@@ -237,6 +237,7 @@ fn away_for_a_while(fault: Fault, back_within: Duration) {
     }
     let (stood, ran) = (scene.at(&sessions, AWAY), scene.at(&sessions, THERE));
     assert!(stood.len() >= 2 && ran.len() >= 2, "{sessions:?}");
+    assert_eq!(stood.len() + ran.len(), sessions.len(), "each ran at one");
     assert!(stood.iter().all(|session| session.longest_silence >= SUSPECT_AFTER), "{stood:?}");
     assert!(ran.iter().all(|session| session.longest_silence < SLACK * 2), "{ran:?}");
     assert_ran_once(&scene, SESSIONS + 1..=asked_by_now);
@@ -262,6 +263,7 @@ fn away_for_too_long(fault: Fault, back_within: Duration) {
     let sessions = scene.all(sessions);
     let (lost, ran) = (scene.at(&sessions, AWAY), scene.at(&sessions, THERE));
     assert!(lost.len() >= 2 && ran.len() >= 2, "{sessions:?}");
+    assert_eq!(lost.len() + ran.len(), sessions.len(), "each ran at one");
     for session in lost {
         let aborted = matches!(session.outcome, Outcome::Aborted { home: None | Some(AWAY), .. });
         assert!(aborted, "{session:?}");
@@ -270,7 +272,7 @@ fn away_for_too_long(fault: Fault, back_within: Duration) {
         assert!(after <= GONE_AFTER + SLACK, "ended after {after:?}");
     }
     for session in ran {
-        assert_eq!(session.outcome, Outcome::Whole { home: THERE });
+        assert_eq!(session.outcome, Outcome::Whole { home: THERE }, "{session:?}");
         assert!(session.longest_silence < SLACK * 2, "{session:?}");
     }
     assert_ran_once(&scene, SESSIONS + 1..=asked_by_now);

@@ -3,8 +3,9 @@
 //!
 //! The rules (`docs/wire.md`):
 //! - Who may serve what is the [roster](roster)'s to say.
-//! - Clients are served in the order of their arrival; each gets a channel of the host with the fewest sessions for its weight,
-//!   and of that host's channels the one that has waited longest. A host that has just failed to serve a client is the last choice.
+//! - Clients are served in the order of their arrival; each gets a channel of the host with the fewest sessions for its weight. Hosts
+//!   that are alike take turns. Of a host's channels the one that came last is next; with version 1, the one that has waited longest.
+//!   A host that has just failed to serve a client is the last choice.
 //! - A host of version 2 is offered a session. Until it accepts, the session can be taken back, and is offered to another
 //!   host, never to the same one twice; it keeps its place in the order of arrival. After that, never.
 //! - A channel carries one session at a time. Where that has ended in order on both sides, a host of version 2 can have it back: authorised

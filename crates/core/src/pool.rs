@@ -31,8 +31,7 @@ pub(crate) struct Load {
 pub(crate) enum Order {
     /// The one that has waited longest, which is what version 1 says.
     LongestIdle,
-    /// The one that came last: it was heard of last, and what kernels and processes keep of it is still in the processor's cache. The
-    /// others are what a burst needs.
+    /// The one that came last: it was heard of last, and is still in the processor's caches. The others are there for a burst.
     LastIdle,
 }
 
@@ -46,7 +45,7 @@ pub(crate) struct Pool<T> {
 struct HostPool<T> {
     load: Load,
     order: Order,
-    /// When its first idle channel came, or it was given a client last.
+    /// When it was given a client last, or else when the first of its idle channels came. It is forgotten with the last of these.
     turn: Turn,
     idle: BTreeMap<Turn, (ChannelId, T)>,
 }
@@ -54,7 +53,7 @@ struct HostPool<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     load: Load,
-    /// Since when it has its turn: the channel that is next has waited, or the host has not been given a client.
+    /// The lowest is first: when the channel that is next came, or the host's own turn where that is the one that came last.
     since: Turn,
     host: HostId,
 }
@@ -66,7 +65,7 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
-    /// Puts a channel of `host`, which is so loaded now, into the pool. The order is the same whenever it is told of a host.
+    /// Puts a channel of `host`, which is so loaded now, into the pool. The order of a host never changes.
     pub(crate) fn add(
         &mut self,
         host: HostId,
@@ -90,7 +89,7 @@ impl<T> Pool<T> {
     }
 
     /// Takes the channel that is next: of the least loaded host among those that may have it, the one that is next in its order.
-    /// `turns` is that of everything in this pool.
+    /// The turns of its channels come from `turns` too.
     pub(crate) fn take(
         &mut self,
         turns: &mut Turn,
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_loaded_host_is_first_and_its_longest_waiting_channel() {
+    fn of_version_1_the_least_loaded_host_is_first_and_its_longest_waiting_channel() {
         let mut world = World::new(Order::LongestIdle);
         world.add(1, load(2), 1);
         world.add(2, load(1), 2);
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn among_equals_the_channel_that_has_waited_longest_is_first() {
+    fn of_version_1_the_channel_that_has_waited_longest_is_first_among_equals() {
         let mut world = World::new(Order::LongestIdle);
         world.add(2, load(0), 7);
         world.add(1, load(0), 8);

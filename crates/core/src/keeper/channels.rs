@@ -8,7 +8,7 @@ use super::pool::Pool;
 use super::{ANNOUNCEMENT_GRACE, BACKLOG_MAX, Command, EARLY_MAX, Keeper, Output, PoolIndex, Slot};
 use crate::time::Time;
 
-/// How often some of the idle channels are closed that are too many, and how large a part of them.
+/// How often some of the idle channels are closed that are too many, and how large a part of them: of 300 nine are left after ten seconds.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
 const TRIM_PARTS: usize = 2;
 
@@ -142,7 +142,7 @@ impl Keeper {
     /// channel that stays to the next client before it could hear that it is closed.
     ///
     /// There may be more of them than the pool is to hold, up to twice its upper bound, which is for dials: they are what the next clients
-    /// find without one, and what is not needed goes little by little.
+    /// find without one, and what is not needed goes half by half.
     pub fn wants_back(&self, pool: PoolIndex) -> bool {
         // Else clients wait at the relay, where another host may take them.
         let keeps_up = self.backlog < BACKLOG_MAX;
@@ -232,13 +232,13 @@ impl Keeper {
         excess.min(self.channels.values().filter(is_idle).count())
     }
 
-    /// Those that have waited longest: a relay of version 2 gives out the one first that came last. One of version 1 wants no number
-    /// of channels, so that none are too many.
+    /// Those that have waited longest, which have the lowest slots: a relay of version 2 gives them out last. It is the other way round in
+    /// version 1, where hardly ever any are too many: its relays want no number of them, and none comes back.
     fn close_longest_idle(&mut self, pool: PoolIndex, count: usize) {
         let of_pool = |it: &Channel| matches!(it, Channel::Idle(idle) if idle.pool == pool);
         let idle = self.channels.iter().filter(|(_, it)| of_pool(it));
-        let longest: Vec<Slot> = idle.map(|(slot, _)| *slot).take(count).collect();
-        for slot in longest {
+        let longest_idle: Vec<Slot> = idle.map(|(slot, _)| *slot).take(count).collect();
+        for slot in longest_idle {
             self.take(slot);
             self.outputs.push_back(Output::Close(slot));
         }
