@@ -53,8 +53,7 @@ struct HostPool<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     load: Load,
-    /// The lowest is first: when the channel that is next came, or the host's own turn where that is the one that came last.
-    since: Turn,
+    turn: Turn,
     host: HostId,
 }
 
@@ -166,12 +165,8 @@ impl<T> HostPool<T> {
     }
 
     fn rank(&self, host: HostId) -> Option<Rank> {
-        let (&oldest, _) = self.idle.first_key_value()?;
-        let since = match self.order {
-            Order::LongestIdle => oldest,
-            Order::LastIdle => self.turn,
-        };
-        Some(Rank { load: self.load, since, host })
+        let Self { load, turn, .. } = *self;
+        (!self.idle.is_empty()).then_some(Rank { load, turn, host })
     }
 }
 
@@ -250,27 +245,37 @@ mod tests {
     }
 
     #[test]
-    fn of_version_1_the_channel_that_has_waited_longest_is_first_among_equals() {
-        let mut world = World::new(Order::LongestIdle);
-        world.add(2, load(0), 7);
-        world.add(1, load(0), 8);
-        world.add(2, load(0), 9);
-        assert_eq!(world.take(), Some((host(2), channel(7), ())));
-        assert_eq!(world.take(), Some((host(1), channel(8), ())));
+    fn equals_take_turns() {
+        for (order, numbers) in
+            [(Order::LongestIdle, [1, 4, 2, 5]), (Order::LastIdle, [3, 5, 2, 6])]
+        {
+            let mut world = World::new(order);
+            for (of, number) in [(2, 1), (2, 2), (2, 3), (1, 4), (1, 5)] {
+                world.add(of, load(0), number);
+            }
+            let [first, second, third, fourth] = numbers.map(channel);
+            assert_eq!(world.take(), Some((host(2), first, ())));
+            assert_eq!(world.take(), Some((host(1), second, ())));
+            // Neither what comes meanwhile nor how long the others have waited makes it another's turn.
+            world.add(1, load(0), 6);
+            assert_eq!(world.take(), Some((host(2), third, ())));
+            assert_eq!(world.take(), Some((host(1), fourth, ())));
+        }
     }
 
     #[test]
-    fn equals_whose_channels_that_came_last_are_next_take_turns() {
-        let mut world = World::new(Order::LastIdle);
-        for (of, number) in [(2, 1), (2, 2), (2, 3), (1, 4), (1, 5)] {
-            world.add(of, load(0), number);
+    fn equals_of_both_versions_take_turns() {
+        let mut world = World::new(Order::LongestIdle);
+        for number in 1..=10 {
+            world.add(1, load(0), number);
         }
-        assert_eq!(world.take(), Some((host(2), channel(3), ())));
-        assert_eq!(world.take(), Some((host(1), channel(5), ())));
-        // Neither what comes meanwhile nor how long the others have waited makes it another's turn.
-        world.add(1, load(0), 6);
-        assert_eq!(world.take(), Some((host(2), channel(2), ())));
-        assert_eq!(world.take(), Some((host(1), channel(6), ())));
+        world.order = Order::LastIdle;
+        world.add(2, load(0), 11);
+        for (of, order) in [(1, Order::LongestIdle), (2, Order::LastIdle)].repeat(5) {
+            assert_eq!(world.take().map(|(taken, ..)| taken), Some(host(of)));
+            world.order = order;
+            world.add(of, load(0), 12);
+        }
     }
 
     #[test]

@@ -97,8 +97,6 @@ pub(crate) struct World {
     pub(crate) reserved: Vec<ChannelId>,
     /// In the order of their arrival in the pool.
     pub(crate) idle: Vec<ChannelId>,
-    /// When each of these arrived, as a number.
-    arrived: BTreeMap<ChannelId, u64>,
     /// When a host was given a client of a service last, or the first of its idle channels came.
     turns: BTreeMap<(HostId, ServiceName), u64>,
     /// The one whose return the book is being told.
@@ -142,7 +140,6 @@ impl World {
             channels: BTreeMap::new(),
             reserved: Vec::new(),
             idle: Vec::new(),
-            arrived: BTreeMap::new(),
             turns: BTreeMap::new(),
             returning: None,
             sessions: BTreeMap::new(),
@@ -312,18 +309,13 @@ impl World {
                     && self.may_serve(host(channel), service)
             };
             let candidates: Vec<ChannelId> = self.idle.iter().filter(may_have).copied().collect();
-            let rank = |channel: &ChannelId| (self.load(host(channel)), self.turn(channel));
-            let best = host(candidates.iter().min_by_key(|it| rank(it))?);
+            let turn = |host: HostId| self.turns[&(host, service.clone())];
+            let rank = |host: HostId| (self.load(host), turn(host));
+            let best = candidates.iter().map(host).min_by_key(|host| rank(*host))?;
             let mut its_own = candidates.into_iter().filter(|it| host(it) == best);
             let channel = if is_member(best) { its_own.next_back() } else { its_own.next() };
             Some((session, channel?))
         })
-    }
-
-    /// Among hosts that are loaded alike it goes by this.
-    fn turn(&self, channel: &ChannelId) -> u64 {
-        let Channel { host, service, .. } = self.channels[channel].clone();
-        if is_member(host) { self.turns[&(host, service)] } else { self.arrived[channel] }
     }
 
     /// The channel waits for a client from now on.
@@ -334,7 +326,6 @@ impl World {
         if !self.idle.iter().any(|it| of_pool(&self.channels[it])) {
             self.turns.insert((host, service), number);
         }
-        self.arrived.insert(channel, number);
         self.idle.push(channel);
     }
 

@@ -65,17 +65,30 @@ fn what_is_too_many_goes_half_by_half_and_what_has_waited_longest_first() {
     host.passes(millis(1_999));
     assert_eq!(host.closed.len(), 0);
     host.passes(millis(1));
-    assert_eq!(host.closed.len(), 160, "half");
+    assert_eq!(host.closed.len(), 32, "half of them, and no more than these");
     let mut seconds = 2;
     while host.idle.len() > 10 {
         host.passes(Duration::from_secs(1));
         seconds += 1;
     }
-    assert_eq!(seconds, 18, "160, 80, 40, 20, 10, 5, 3, 1, 1");
+    assert_eq!(seconds, 30, "32 nine times, 16, 8, 4, 2, 1, 1");
     assert_eq!(host.idle, newest, "those that came last are the first to be given out");
     host.lives_for(Duration::from_secs(3600));
     assert_eq!(host.idle.len(), 10);
     assert_eq!(host.keeper.poll_timeout(), None, "nothing is left to do");
+}
+
+#[test]
+fn of_what_is_too_many_what_was_answered_last_goes_last() {
+    let mut host = ready(1, 9);
+    host.relay_wants(0, 3);
+    let [dialled_first, dialled_last] = host.dialling[..] else { panic!("{:?}", host.dialling) };
+    host.answered(dialled_last);
+    host.passes(millis(1));
+    host.answered(dialled_first);
+    host.relay_wants(0, 1);
+    host.lives_for(Duration::from_secs(60));
+    assert_eq!(host.idle, [dialled_first]);
 }
 
 #[test]

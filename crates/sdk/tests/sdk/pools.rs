@@ -74,10 +74,11 @@ async fn bounds_are_said_first_and_what_is_wanted_within_them_is_dialled_at_once
     // Half of what is too many. The second and the third were dialled together.
     assert_closed(&mut channels[0]).await;
     let [second, third] = &mut channels[1..3] else { panic!("not so many") };
-    tokio::select! {
-        () = assert_closed(second) => {}
-        () = assert_closed(third) => {}
-    }
+    let other = tokio::select! {
+        () = assert_closed(second) => third,
+        () = assert_closed(third) => second,
+    };
+    assert_open(other).await;
     assert_open(&mut newest).await;
     assert_no_dial(&relay).await;
 }
