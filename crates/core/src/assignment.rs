@@ -7,7 +7,8 @@
 //!   that are alike take turns. Of a host's channels the one that came last is next; with version 1, the one that has waited longest.
 //!   A host that has just failed to serve a client is the last choice.
 //! - A host of version 2 is offered a session. Until it accepts, the session can be taken back, and is offered to another
-//!   host, to one whose channel failed once more, and never again to one that turned it down; it keeps its place in the order of arrival. After that, never.
+//!   host: once more to one whose channel failed, and never again to one that turned it down. It keeps its place in the order of arrival.
+//!   After that, never.
 //! - A channel carries one session at a time. Where that has ended in order on both sides, a host of version 2 can have it back: authorised
 //!   anew, as if it had just arrived, the channel waits for another client. The session stays, without a channel, until it has ended.
 //! - An announcement to hosts of version 1 goes to the command channels of the channel's address, or, where that has none, to

@@ -186,7 +186,7 @@ mod tests {
         ChannelId::new(number).unwrap()
     }
 
-    /// What happens to a pool whose hosts are all of one order.
+    /// A pool, and the order of the hosts whose channels come from now on.
     struct World {
         pool: Pool<()>,
         turns: Turn,
@@ -210,29 +210,19 @@ mod tests {
     }
 
     #[test]
-    fn of_version_1_the_least_loaded_host_is_first_and_its_longest_waiting_channel() {
-        let mut world = World::new(Order::LongestIdle);
-        world.add(1, load(2), 1);
-        world.add(2, load(1), 2);
-        world.add(2, load(1), 3);
-        assert_eq!(world.take(), Some((host(2), channel(2), ())));
-        world.pool.set_load(host(2), load(3));
-        assert_eq!(world.take(), Some((host(1), channel(1), ())));
-        assert_eq!(world.take(), Some((host(2), channel(3), ())));
-        assert_eq!(world.take(), None);
-    }
-
-    #[test]
-    fn the_least_loaded_host_is_first_and_the_channel_that_came_last() {
-        let mut world = World::new(Order::LastIdle);
-        world.add(1, load(2), 1);
-        world.add(2, load(1), 2);
-        world.add(2, load(1), 3);
-        assert_eq!(world.take(), Some((host(2), channel(3), ())));
-        world.pool.set_load(host(2), load(3));
-        assert_eq!(world.take(), Some((host(1), channel(1), ())));
-        assert_eq!(world.take(), Some((host(2), channel(2), ())));
-        assert_eq!(world.take(), None);
+    fn the_least_loaded_host_is_first_and_its_next_channel() {
+        for (order, numbers) in [(Order::LongestIdle, [2, 1, 3]), (Order::LastIdle, [3, 1, 2])] {
+            let mut world = World::new(order);
+            world.add(1, load(2), 1);
+            world.add(2, load(1), 2);
+            world.add(2, load(1), 3);
+            let [first, second, third] = numbers.map(channel);
+            assert_eq!(world.take(), Some((host(2), first, ())));
+            world.pool.set_load(host(2), load(3));
+            assert_eq!(world.take(), Some((host(1), second, ())));
+            assert_eq!(world.take(), Some((host(2), third, ())));
+            assert_eq!(world.take(), None);
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::{ANNOUNCEMENT_GRACE, BACKLOG_MAX, Command, EARLY_MAX, Keeper, Output,
 use crate::time::Time;
 
 /// How often some of the idle channels are closed that are too many, how large a part of them, and how many at most: of 256 eight are left
-/// after 18 s. More at once, and a burst at the same moment could meet closed ones twice with one client.
+/// after 18 s. The more at once, the likelier it is that a client of a burst in that moment meets two closed ones, after which the relay does
+/// not offer it to this host again.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
 const TRIM_PARTS: usize = 2;
 const TRIM_MAX: usize = 32;
@@ -144,7 +145,7 @@ impl Keeper {
     /// channel that stays to the next client before it could hear that it is closed.
     ///
     /// There may be more of them than the pool is to hold, up to twice its upper bound, which is for dials: they are what the next clients
-    /// find without one, and what is not needed goes half by half.
+    /// find without one, and what is not needed goes little by little.
     pub fn wants_back(&self, pool: PoolIndex) -> bool {
         // Else clients wait at the relay, where another host may take them.
         let keeps_up = self.backlog < BACKLOG_MAX;

@@ -55,7 +55,7 @@ fn what_is_used_of_a_large_pool_is_replaced() {
 }
 
 #[test]
-fn what_is_too_many_goes_half_by_half_and_what_has_waited_longest_first() {
+fn what_is_too_many_goes_slowly_and_what_has_waited_longest_first() {
     let mut host = ready(10, 400);
     host.relay_wants(0, 330);
     fill(&mut host);

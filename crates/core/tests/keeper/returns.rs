@@ -105,7 +105,7 @@ fn what_was_wanted_when_its_session_ended_is_taken_though_there_is_no_place_any_
 }
 
 #[test]
-fn what_came_back_beyond_what_is_wanted_goes_half_by_half() {
+fn what_came_back_beyond_what_is_wanted_goes_little_by_little() {
     let mut host = ready(&[(10, 256)]);
     for slot in served(&mut host, 160) {
         host.returns(slot).unwrap();
