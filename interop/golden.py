@@ -242,6 +242,11 @@ FRAMES = (
         "A host takes no sessions of the service ssh for now.",
         command("POOL_BOUNDS", pool_bounds_properties=dict(service="ssh", idle_min=0, idle_max=0)),
     ),
+    (
+        "pool-surplus",
+        "Three idle channels of the service ssh are too many for its host.",
+        command("POOL_SURPLUS", pool_surplus_properties=dict(service="ssh", idle=3)),
+    ),
     ("start", "A session of the service ssh begins, for a client at 192.0.2.7.", start()),
     ("start-ipv6", "A session begins, for a client over IPv6.", start("default", "[2001:db8::1]:50000")),
     ("start-unknown-address", "A session begins, for a client whose address is not known.", start(client_addr="")),

@@ -120,6 +120,9 @@ impl<H: Handles> Book<H> {
             Input::PoolBounds { command, service, min, max } => {
                 self.pool_bounds(now, command, &service, min, max);
             }
+            Input::PoolSurplus { command, service, idle } => {
+                self.pool_surplus(command, &service, idle);
+            }
             Input::RoundTrip { command, round_trip } => self.round_trip(command, round_trip),
             Input::CommandLeaving { command } => self.command_leaving(now, command),
             Input::GrantChanged { grant, terms } => self.grant_changed(now, grant, terms),

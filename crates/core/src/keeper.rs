@@ -72,6 +72,8 @@ pub enum Output {
     Open(Slot),
     /// Close this channel, or give up dialling it. The keeper is done with it.
     Close(Slot),
+    /// Tell the relay, of version 2, that so many idle channels of this pool are too many: it closes them.
+    Surplus(PoolIndex, usize),
 }
 
 /// The state of a host towards its relay.
@@ -100,7 +102,7 @@ pub struct Keeper {
     abandoned_at: Option<Time>,
     /// Channels that were dialled before this one are at a relay that has left.
     first_of_relay: Slot,
-    /// When channels that are too many are closed next.
+    /// When the relay is told next of channels that are too many.
     trim_at: Option<Time>,
     backlog: usize,
     leaving: bool,
@@ -365,7 +367,7 @@ impl Keeper {
             );
             assert!(!pool.is_paused() || held == 0, "a paused pool has channels");
             let trims = self.excess_of(index) == 0 || self.trim_at.is_some();
-            assert!(trims || self.leaving, "what is too many is to be closed");
+            assert!(trims || !self.is_member(), "what is too many is to be closed");
         }
         let dialling_max = DIALLING_MAX.max(DIALLING_V2_MAX);
         assert!(self.dialling <= dialling_max, "too many dials at once");

@@ -115,6 +115,15 @@ impl<T> Pool<T> {
         self.hosts.iter().map(|(host, pool)| (*host, pool.idle.len()))
     }
 
+    /// Takes up to `count` channels of `host` out, beginning with the one that it would be given a client on last.
+    pub(crate) fn take_last_of(&mut self, host: HostId, count: usize) -> Vec<(ChannelId, T)> {
+        let taken = self.change(host, |pool| {
+            let last = std::iter::from_fn(|| pool.take_last());
+            last.take(count).collect()
+        });
+        taken.unwrap_or_default()
+    }
+
     /// Takes every channel of `host` out.
     pub(crate) fn take_all_of(&mut self, host: HostId) -> Vec<(ChannelId, T)> {
         let taken = self.change(host, |pool| std::mem::take(&mut pool.idle));
@@ -160,6 +169,14 @@ impl<T> HostPool<T> {
         let (_, taken) = match self.order {
             Order::LongestIdle => self.idle.pop_first(),
             Order::LastIdle => self.idle.pop_last(),
+        }?;
+        Some(taken)
+    }
+
+    fn take_last(&mut self) -> Option<(ChannelId, T)> {
+        let (_, taken) = match self.order {
+            Order::LongestIdle => self.idle.pop_last(),
+            Order::LastIdle => self.idle.pop_first(),
         }?;
         Some(taken)
     }
@@ -291,6 +308,22 @@ mod tests {
         assert_eq!(pool.take(turns, |it| it != host(1)), None);
         assert_eq!(pool.take_all_of(host(1)), [(channel(1), ())]);
         assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn what_goes_first_would_be_given_out_last() {
+        for (order, last) in [(Order::LongestIdle, [5, 3]), (Order::LastIdle, [1, 3])] {
+            let mut world = World::new(order);
+            for (of, number) in [(1, 1), (2, 2), (1, 3), (2, 4), (1, 5)] {
+                world.add(of, load(0), number);
+            }
+            let expected = last.map(|number| (channel(number), ()));
+            assert_eq!(world.pool.take_last_of(host(1), 2), expected);
+            assert_eq!(world.pool.take_last_of(host(3), 2), []);
+            assert_eq!(world.pool.take_last_of(host(1), 9).len(), 1, "all that there are");
+            let left: Vec<HostId> = world.pool.hosts().collect();
+            assert_eq!(left, [host(2)]);
+        }
     }
 
     #[test]

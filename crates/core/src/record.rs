@@ -191,6 +191,7 @@ mod tests {
             format!("command_up 7 {HOST} 3f - - default 100 -"),
             format!("command_up 7 {HOST} 3f laptop 2a default,ssh 250 50"),
             "pool_bounds 7 ssh 2 300".to_owned(),
+            "pool_surplus 7 ssh 32".to_owned(),
             "round_trip 7 1500".to_owned(),
             "command_gone 7".to_owned(),
             "command_leaving 7".to_owned(),

@@ -242,6 +242,10 @@ impl Listener<'_> {
                     let (min, max) = (bound(idle_min), bound(idle_max));
                     self.guard.pool_bounds(ServiceName::new(&service), min, max);
                 }
+                Message::PoolSurplus { service, idle } => {
+                    let idle = usize::try_from(idle).unwrap_or(usize::MAX);
+                    self.guard.pool_surplus(ServiceName::new(&service), idle);
+                }
                 Message::Open { .. }
                 | Message::Drop { .. }
                 | Message::SessionEnded { .. }

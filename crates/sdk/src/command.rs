@@ -11,6 +11,7 @@ use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::{self, Decoder};
 use relayserver_wire::hello::{AnswerV2, Welcome};
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::contact::Contact;
@@ -23,17 +24,26 @@ use crate::talk::{self, Ended};
 /// number then, and better said at once than found out when the first client comes.
 const GREETING: Duration = Duration::from_millis(100);
 
-/// Asks for a command channel and reports what it hears, to its end or until the listener is over.
-pub(crate) async fn run(shared: Arc<Shared>, reporter: CommandReporter) {
+/// Asks for a command channel, says `words` on it, and reports what it hears, to its end or until the listener is over.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    reporter: CommandReporter,
+    words: mpsc::Receiver<Announcement>,
+) {
     let contact = shared.contact();
     let last = tokio::select! {
-        last = follow(&shared, &contact, &reporter) => last,
+        last = follow(&shared, &contact, &reporter, words) => last,
         () = shared.over.cancelled() => return,
     };
     reporter.tell(last).await;
 }
 
-async fn follow(shared: &Shared, contact: &Contact, reporter: &CommandReporter) -> CommandReport {
+async fn follow(
+    shared: &Shared,
+    contact: &Contact,
+    reporter: &CommandReporter,
+    words: mpsc::Receiver<Announcement>,
+) -> CommandReport {
     let link = &shared.link;
     let address = link.hosts().clone();
     let said = link.say(&link.hello_of_command(), FRAME_MAX).await;
@@ -47,7 +57,8 @@ async fn follow(shared: &Shared, contact: &Contact, reporter: &CommandReporter) 
     };
     match (answer.v2.clone(), link.command()) {
         (Some(AnswerV2::Welcome(welcome)), _) => {
-            member(stream, welcome, &address, (shared, contact), reporter).await
+            let channel = Channel { stream, welcome, words };
+            member(channel, &address, (shared, contact), reporter).await
         }
         (Some(AnswerV2::Refused(refusal)), _) => refused(Trouble::refused(&address, &refusal)),
         (None, None) => refused(Trouble::version_1_behind_a_join_line(&address)),
@@ -59,10 +70,16 @@ async fn follow(shared: &Shared, contact: &Contact, reporter: &CommandReporter) 
     }
 }
 
-/// A command channel of version 2, from its answer to its end.
-async fn member(
+/// A command channel of version 2 that was answered, and what is to be said on it.
+struct Channel {
     stream: Stream,
     welcome: Welcome,
+    words: mpsc::Receiver<Announcement>,
+}
+
+/// From its answer to its end.
+async fn member(
+    Channel { stream, welcome, words }: Channel,
     address: &HostPort,
     (shared, contact): (&Shared, &Contact),
     reporter: &CommandReporter,
@@ -79,7 +96,7 @@ async fn member(
     }
     let services = welcome.services.into_iter().map(Served::from).collect();
     reporter.tell(CommandReport::Answered { services }).await;
-    match talk::run(stream, (shared, contact), reporter, patience).await {
+    match talk::run((stream, words), (shared, contact), reporter, patience).await {
         Ended::Lost(fault) => CommandReport::Lost(Trouble::at(Port::Hosts, address, fault)),
         Ended::Silent => CommandReport::Silence,
     }

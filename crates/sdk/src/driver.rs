@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use relayserver_core::Time;
-use relayserver_core::keeper::{Output, Slot};
+use relayserver_core::keeper::{Output, PoolIndex, Slot};
 use relayserver_wire::command::Announcement;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -26,11 +26,16 @@ use crate::{Error, SessionId, channel, command, network};
 /// How many reports may wait for the driver, which never waits for anybody.
 const REPORTS_MAX: usize = 256;
 
+/// How many words may wait for a command channel to say them: a few for each time that channels are too many.
+const WORDS_MAX: usize = 64;
+
 /// Keeps one host in its relay's pool until it leaves.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     /// The number of the command channel that there is, or that was dialled last.
     command: u64,
+    /// What it is to say.
+    words: Option<mpsc::Sender<Announcement>>,
     /// Its task, and that of the one before whose relay is leaving: its sessions need it. They end when these are dropped.
     command_task: Option<AbortOnDropHandle<()>>,
     left_task: Option<AbortOnDropHandle<()>>,
@@ -61,6 +66,7 @@ impl Driver {
         let (reporter, reports) = mpsc::channel(REPORTS_MAX);
         Driver {
             command: 0,
+            words: None,
             command_task: None,
             left_task: None,
             shared,
@@ -167,7 +173,9 @@ impl Driver {
                 Output::DialCommand => {
                     self.command += 1;
                     let reporter = CommandReporter { number: self.command, reports: reporter };
-                    let task = tokio::spawn(command::run(shared, reporter));
+                    let (words, to_say) = mpsc::channel(WORDS_MAX);
+                    let task = tokio::spawn(command::run(shared, reporter, to_say));
+                    self.words = Some(words);
                     self.command_task = Some(AbortOnDropHandle::new(task));
                 }
                 Output::AbandonCommand => self.command_task = None,
@@ -184,8 +192,19 @@ impl Driver {
                     }
                 }
                 Output::Close(slot) => drop(self.state().take_verdict(slot)),
+                Output::Surplus(pool, idle) => self.say_surplus(pool, idle),
             }
         }
+    }
+
+    /// Has the relay close so many idle channels.
+    fn say_surplus(&self, pool: PoolIndex, idle: usize) {
+        let Some(service) = self.shared.link.services().get(pool).cloned() else { return };
+        debug!(service, idle, "idle channels are too many");
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+        let word = Announcement::PoolSurplus { service, idle };
+        // What is not said now, to a relay that does not read, is said again: they stay too many.
+        let _said = self.words.as_ref().map(|words| words.try_send(word));
     }
 
     /// What a channel's task works with; `None` when the listener is leaving.

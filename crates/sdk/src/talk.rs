@@ -11,6 +11,7 @@ use relayserver_wire::FRAME_MAX;
 use relayserver_wire::command::Announcement;
 use relayserver_wire::frame::Decoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::clock;
@@ -43,6 +44,8 @@ impl<F: Into<Fault>> From<F> for Ended {
 /// One command channel.
 struct Talk<'a> {
     stream: Stream,
+    /// What the driver has to say.
+    words: mpsc::Receiver<Announcement>,
     shared: &'a Shared,
     contact: &'a Contact,
     reporter: &'a CommandReporter,
@@ -55,15 +58,16 @@ struct Talk<'a> {
     told: Vec<PoolState>,
 }
 
-/// Talks until the channel ends, or there was no contact for too long.
+/// Talks, and says the words that come, until the channel ends, or there was no contact for too long.
 pub(crate) async fn run(
-    stream: Stream,
+    (stream, words): (Stream, mpsc::Receiver<Announcement>),
     (shared, contact): (&Shared, &Contact),
     reporter: &CommandReporter,
     patience: Patience,
 ) -> Ended {
     let mut talk = Talk {
         stream,
+        words,
         shared,
         contact,
         reporter,
@@ -104,6 +108,10 @@ impl Talk<'_> {
                 Ok(()) = pools.changed() => {
                     let now = pools.borrow_and_update().clone();
                     self.say_bounds(now).await?;
+                    continue;
+                }
+                Some(word) = self.words.recv() => {
+                    self.send(&word).await?;
                     continue;
                 }
                 Ok(()) = network.changed() => {

@@ -7,7 +7,7 @@ use crate::proto::command::MessageType;
 use crate::proto::{
     self, ClientConnectionDropProperties as DropProperties,
     ClientConnectionOpenProperties as OpenProperties, LeavingProperties, PingProperties,
-    PoolBoundsProperties, PoolWantedProperties, SessionEndedProperties,
+    PoolBoundsProperties, PoolSurplusProperties, PoolWantedProperties, SessionEndedProperties,
 };
 use crate::text::{service_name, word};
 use crate::{MessageError, VERSION, check_version, malformed, missing, parse};
@@ -70,9 +70,16 @@ pub enum Announcement {
         /// At most so many; with 0 it takes no sessions of the service for now.
         idle_max: u32,
     },
+    /// The host's word that so many idle channels of a service are too many: the relay closes them, those that it would give out last.
+    PoolSurplus {
+        /// The service.
+        service: String,
+        /// How many.
+        idle: u32,
+    },
     /// Something that we have no word for. It is ignored.
     Unknown {
-        /// Its number: neither 0 (open), 1 (drop), nor 16 to 21.
+        /// Its number: neither 0 (open), 1 (drop), nor 16 to 22.
         message_type: i32,
     },
 }
@@ -114,6 +121,10 @@ impl Announcement {
                 let service = service.clone();
                 command.pool_bounds_properties =
                     Some(PoolBoundsProperties { service, idle_min, idle_max });
+            }
+            Announcement::PoolSurplus { service, idle } => {
+                let (service, idle) = (service.clone(), *idle);
+                command.pool_surplus_properties = Some(PoolSurplusProperties { service, idle });
             }
             Announcement::Unknown { .. } => {}
         }
@@ -167,6 +178,9 @@ impl Announcement {
             MessageType::PoolBounds => {
                 pool_bounds(present("pool_bounds_properties", command.pool_bounds_properties)?)
             }
+            MessageType::PoolSurplus => {
+                pool_surplus(present("pool_surplus_properties", command.pool_surplus_properties)?)
+            }
         }
     }
 
@@ -180,6 +194,7 @@ impl Announcement {
             Announcement::Leaving { .. } => MessageType::Leaving.into(),
             Announcement::PoolWanted { .. } => MessageType::PoolWanted.into(),
             Announcement::PoolBounds { .. } => MessageType::PoolBounds.into(),
+            Announcement::PoolSurplus { .. } => MessageType::PoolSurplus.into(),
             Announcement::Unknown { message_type } => *message_type,
         }
     }
@@ -225,6 +240,13 @@ fn pool_bounds(properties: PoolBoundsProperties) -> Result<Announcement, Message
     Ok(Announcement::PoolBounds { service, idle_min, idle_max })
 }
 
+fn pool_surplus(properties: PoolSurplusProperties) -> Result<Announcement, MessageError> {
+    Ok(Announcement::PoolSurplus {
+        service: service_name(COMMAND, "service", properties.service)?,
+        idle: properties.idle,
+    })
+}
+
 fn present<P>(field: &'static str, properties: Option<P>) -> Result<P, MessageError> {
     properties.ok_or(missing(COMMAND, field))
 }
@@ -249,6 +271,8 @@ mod tests {
             (b"\x08\x01\x10\x12", "session_ended_properties"),
             (b"\x08\x01\x10\x13", "leaving_properties"),
             (b"\x08\x01\x10\x14", "pool_wanted_properties"),
+            (b"\x08\x01\x10\x15", "pool_bounds_properties"),
+            (b"\x08\x01\x10\x16", "pool_surplus_properties"),
         ] {
             let message = "command";
             let refused = Err(MessageError::MissingField { message, field });
@@ -282,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_told_from_what_is_known() {
-        for message_type in [-1, 2, 15, 22, i32::MAX] {
+        for message_type in [-1, 2, 15, 23, i32::MAX] {
             let unknown = Announcement::Unknown { message_type };
             assert_eq!(Announcement::decode(&unknown.encode()[4..]), Ok(unknown));
         }
@@ -321,6 +345,13 @@ mod tests {
             }),
             ..command(21)
         };
+        let surplus = |service: &str| proto::Command {
+            pool_surplus_properties: Some(PoolSurplusProperties {
+                service: service.to_owned(),
+                idle: 1,
+            }),
+            ..command(22)
+        };
         let no_word = "malformed command: reason \"a-b\", expected a-z, 0-9 and _";
         let no_name = "malformed command: service \"a_b\", expected a-z, 0-9, and - in between";
         for (command, refused) in [
@@ -332,6 +363,8 @@ mod tests {
             (leaving("a-b"), no_word),
             (wanted(""), "command without service"),
             (wanted("a_b"), no_name),
+            (surplus(""), "command without service"),
+            (surplus("a_b"), no_name),
             (bounds(2, 1), "malformed command: idle_min 2 exceeds idle_max 1"),
         ] {
             let error = Announcement::decode(&frame::encode(&command)[4..]).unwrap_err();

@@ -139,6 +139,7 @@ fn announcements_are_the_golden_bytes() {
         ("pool-wanted", Announcement::PoolWanted { service: "ssh".to_owned(), idle: 4 }),
         ("pool-bounds", bounds("ssh", 2, 300)),
         ("pool-bounds-none", bounds("ssh", 0, 0)),
+        ("pool-surplus", Announcement::PoolSurplus { service: "ssh".to_owned(), idle: 3 }),
     ] {
         let frame = golden.take(name);
         assert_eq!(announcement.encode(), frame, "{name}");

@@ -283,8 +283,10 @@ fn announcements() -> impl Strategy<Value = Announcement> {
         (service_names(), any::<[u32; 2]>()).prop_map(|(service, [a, b])| {
             Announcement::PoolBounds { service, idle_min: a.min(b), idle_max: a.max(b) }
         }),
+        (service_names(), any::<u32>())
+            .prop_map(|(service, idle)| Announcement::PoolSurplus { service, idle }),
         any::<i32>()
-            .prop_filter("known", |message_type| !matches!(message_type, 0 | 1 | 16..=21))
+            .prop_filter("known", |message_type| !matches!(message_type, 0 | 1 | 16..=22))
             .prop_map(|message_type| Announcement::Unknown { message_type }),
     ]
 }

@@ -270,11 +270,7 @@ impl<H: Handles> Book<H> {
         for service in self.services.values_mut() {
             closed.extend(service.pool.take_all());
         }
-        for (channel, handle) in closed {
-            let reason = Reason::Draining;
-            self.outputs.push_back(Output::CloseChannel { channel, reason, handle });
-            self.forget_channel(channel);
-        }
+        self.close_channels(closed, Reason::Draining);
     }
 
     pub(super) fn end_all(&mut self, reason: Reason) {

@@ -223,6 +223,11 @@ impl<H: Handles> Book<H> {
         let meant = self.services.iter_mut().filter(|(name, _)| is_meant(name));
         let closed: Vec<_> =
             meant.flat_map(|(_, service)| service.pool.take_all_of(host)).collect();
+        self.close_channels(closed, reason);
+    }
+
+    /// Closes channels that are out of their pool, for `reason`.
+    pub(super) fn close_channels(&mut self, closed: Vec<(ChannelId, H::Channel)>, reason: Reason) {
         for (channel, handle) in closed {
             self.outputs.push_back(Output::CloseChannel { channel, reason, handle });
             self.forget_channel(channel);

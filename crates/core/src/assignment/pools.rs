@@ -64,6 +64,17 @@ impl<H: Handles> Book<H> {
         self.assign_waiting(now, service);
     }
 
+    /// Closes so many idle channels of the host, those that it would be given clients on last. What a client has by now is not closed.
+    pub(super) fn pool_surplus(&mut self, command: CommandId, service: &ServiceName, idle: usize) {
+        let host = self.roster.host_of(command).filter(|host| self.roster.is_member(*host));
+        let Some(host) = host else {
+            return;
+        };
+        let pool = self.services.get_mut(service).map(|service| &mut service.pool);
+        let closed = pool.map_or_else(Vec::new, |pool| pool.take_last_of(host, idle));
+        self.close_channels(closed, Reason::Surplus);
+    }
+
     pub(super) fn round_trip(&mut self, command: CommandId, round_trip: Duration) {
         let host = self.roster.host_of(command);
         let Some(member) = host.and_then(|host| self.roster.member_mut(host)) else {

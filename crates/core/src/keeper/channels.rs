@@ -8,12 +8,9 @@ use super::pool::Pool;
 use super::{ANNOUNCEMENT_GRACE, BACKLOG_MAX, Command, EARLY_MAX, Keeper, Output, PoolIndex, Slot};
 use crate::time::Time;
 
-/// How often some of the idle channels are closed that are too many, how large a part of them, and how many at most: of 256 eight are left
-/// after 18 s. The more at once, the likelier it is that a client of a burst in that moment meets two closed ones, after which the relay does
-/// not offer it to this host again.
+/// How often the relay is told of idle channels that are too many, and of how large a part of them: of 256 eight are left after 10 s.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
 const TRIM_PARTS: usize = 2;
-const TRIM_MAX: usize = 32;
 
 /// A data channel that the keeper holds.
 pub(super) enum Channel {
@@ -187,9 +184,13 @@ impl Keeper {
 
     /// Whether a channel of this pool that has carried a session may wait for another.
     fn may_come_back(&self, pool: PoolIndex) -> bool {
-        let has_command = self.channels_need_command && matches!(self.command, Command::Up { .. });
-        let is_paused = self.pools.get(pool).is_none_or(Pool::is_paused);
-        has_command && !is_paused && !self.leaving
+        self.is_member() && !self.pools.get(pool).is_none_or(Pool::is_paused)
+    }
+
+    /// Whether there is a relay of version 2 that can be told something, by a host that stays.
+    pub(super) fn is_member(&self) -> bool {
+        let command_is_up = matches!(self.command, Command::Up { .. });
+        self.channels_need_command && command_is_up && !self.leaving
     }
 
     /// How many more channels the application's backlog allows. What one pool has too many takes no place of the others.
@@ -207,22 +208,25 @@ impl Keeper {
         (lacking > 0).then_some(index.0)
     }
 
-    /// Closes what is idle beyond what is wanted, a part of it now and then: a relay that takes one of these for a client at the same
-    /// moment has to find the client another. What was used in between is not too many: it would be dialled again.
+    /// Has the relay close what is idle beyond what is wanted, a part of it now and then. It is for the relay to do, which may just be giving
+    /// one of them to a client: that one it does not close. What was used in between is not too many: it would be dialled again.
+    ///
+    /// Of a relay of version 1 there is nothing to be had closed: it wants no number of them, and none comes back.
     pub(super) fn trim(&mut self, now: Time) {
         self.pools.iter_mut().for_each(Pool::look_at_spare);
-        if self.trim_at.is_some_and(|at| at > now) {
+        if self.is_member() && self.trim_at.is_some_and(|at| at > now) {
             return;
         }
-        if self.trim_at.is_some() {
-            for index in 0..self.pools.len() {
-                let spare = self.pools.get(index).map_or(0, Pool::spare);
-                self.close_longest_idle(index, spare.div_ceil(TRIM_PARTS).min(TRIM_MAX));
+        let span_is_over = self.is_member() && self.trim_at.is_some();
+        for (index, pool) in self.pools.iter_mut().enumerate() {
+            let surplus = if span_is_over { pool.spare().div_ceil(TRIM_PARTS) } else { 0 };
+            if surplus > 0 {
+                self.outputs.push_back(Output::Surplus(index, surplus));
             }
+            pool.begin_span(surplus);
         }
         let is_too_much = (0..self.pools.len()).any(|pool| self.excess_of(pool) > 0);
-        self.trim_at = is_too_much.then_some(now + TRIM_INTERVAL);
-        self.pools.iter_mut().for_each(Pool::begin_span);
+        self.trim_at = (self.is_member() && is_too_much).then_some(now + TRIM_INTERVAL);
     }
 
     /// How many idle channels of a pool are too many.
@@ -233,21 +237,6 @@ impl Keeper {
         }
         let is_idle = |it: &&Channel| matches!(it, Channel::Idle(idle) if idle.pool == index);
         excess.min(self.channels.values().filter(is_idle).count())
-    }
-
-    /// Those that have waited longest: a relay of version 2 gives them out last. It is the other way round in version 1, where hardly ever
-    /// any are too many: its relays want no number of them, and none comes back.
-    fn close_longest_idle(&mut self, pool: PoolIndex, count: usize) {
-        let idle = self.channels.iter().filter_map(|(slot, it)| match it {
-            Channel::Idle(idle) => (idle.pool == pool).then_some((idle.since, *slot)),
-            Channel::Dialling { .. } | Channel::Ended { .. } => None,
-        });
-        let mut idle: Vec<(Time, Slot)> = idle.collect();
-        idle.sort_unstable();
-        for (_, slot) in idle.into_iter().take(count) {
-            self.take(slot);
-            self.outputs.push_back(Output::Close(slot));
-        }
     }
 
     pub(super) fn close_where(&mut self, is_meant: impl Fn(&Channel) -> bool) {
@@ -306,9 +295,12 @@ impl Keeper {
         }
     }
 
-    /// An idle channel that had lived for `age` is lost.
+    /// An idle channel that had lived for `age` is lost. That is no failure where the relay was asked for it.
     fn lost(&mut self, now: Time, idle: Idle, age: Duration) {
-        if let Some(round) = idle.round {
+        let was_asked_for = self.pools.get_mut(idle.pool).is_some_and(Pool::take_surplus);
+        if let Some(round) = idle.round
+            && !was_asked_for
+        {
             self.backoff.lost(now, round, age, &mut self.dice);
         }
     }

@@ -35,12 +35,23 @@ pub(super) struct Pool {
     pub(super) held: usize,
     /// The fewest that were too many at any moment of the span that is looked at.
     spare: usize,
+    /// How many of those the relay was told of last, and the time before, that it has not closed.
+    surplus: usize,
+    surplus_before: usize,
 }
 
 impl Pool {
     pub(super) fn new(bounds: PoolBounds) -> Pool {
         let bounds = PoolBounds::new(bounds.min, bounds.max);
-        Pool { bounds, wanted: None, is_paused: false, held: 0, spare: 0 }
+        Pool {
+            bounds,
+            wanted: None,
+            is_paused: false,
+            held: 0,
+            spare: 0,
+            surplus: 0,
+            surplus_before: 0,
+        }
     }
 
     pub(super) fn bounds(&self) -> PoolBounds {
@@ -88,9 +99,20 @@ impl Pool {
         self.held.saturating_sub(self.target())
     }
 
-    /// A span begins in which it shows how many of those that are too many are never needed.
-    pub(super) fn begin_span(&mut self) {
+    /// A span begins in which it shows how many of those that are too many are never needed. The relay was told to close so many. What it
+    /// was told before the last time, and has not closed, it has given to clients.
+    pub(super) fn begin_span(&mut self, surplus: usize) {
         self.spare = self.excess();
+        (self.surplus_before, self.surplus) = (self.surplus, surplus);
+    }
+
+    /// One was closed. Gives whether it is one of those that the relay was told to close.
+    pub(super) fn take_surplus(&mut self) -> bool {
+        let told =
+            if self.surplus_before > 0 { &mut self.surplus_before } else { &mut self.surplus };
+        let was_told = *told > 0;
+        *told = told.saturating_sub(1);
+        was_told
     }
 
     /// Something may have been used, or has come.
@@ -98,8 +120,8 @@ impl Pool {
         self.spare = self.spare.min(self.excess());
     }
 
-    /// How many were too many all the while.
+    /// How many were too many all the while, without those that the relay may be closing.
     pub(super) fn spare(&self) -> usize {
-        self.spare
+        self.spare.saturating_sub(self.surplus_before + self.surplus)
     }
 }

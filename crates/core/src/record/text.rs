@@ -29,6 +29,9 @@ impl<H: Handles> fmt::Display for Input<H> {
             Input::PoolBounds { command, service, min, max } => {
                 write!(f, "pool_bounds {command} {service} {min} {max}")
             }
+            Input::PoolSurplus { command, service, idle } => {
+                write!(f, "pool_surplus {command} {service} {idle}")
+            }
             Input::RoundTrip { command, round_trip } => {
                 write!(f, "round_trip {command} {}", round_trip.as_nanos())
             }
@@ -109,6 +112,10 @@ impl FromStr for Input<Plain> {
                 min: words.parse()?,
                 max: words.parse()?,
             },
+            "pool_surplus" => {
+                let (command, service) = (CommandId(words.parse()?), words.service()?);
+                Input::PoolSurplus { command, service, idle: words.parse()? }
+            }
             "round_trip" => Input::RoundTrip {
                 command: CommandId(words.parse()?),
                 round_trip: Duration::from_nanos(words.parse()?),

@@ -206,6 +206,26 @@ impl World {
         assert!(!pauses || self.idle.iter().find(idle).is_none(), "no pool is kept of it");
     }
 
+    /// A host says that so many of its idle channels are too many.
+    pub(crate) fn surplus(&mut self, command: CommandId, service: ServiceName, idle: usize) {
+        let host = self.commands[&command];
+        let own = |it: &&ChannelId| {
+            let channel = &self.channels[*it];
+            is_member(host) && channel.host == host && channel.service == service
+        };
+        let longest_idle: Vec<ChannelId> =
+            self.idle.iter().filter(own).take(idle).copied().collect();
+        let outputs = self.tell(Input::PoolSurplus { command, service, idle });
+        let closed: Vec<ChannelId> = outputs
+            .iter()
+            .map(|output| match output {
+                Output::CloseChannel { channel, reason: Reason::Surplus, .. } => *channel,
+                _ => panic!("unexpected output"),
+            })
+            .collect();
+        assert_eq!(closed, longest_idle, "so many, and none that would be given out before them");
+    }
+
     pub(crate) fn round_trip(&mut self, command: CommandId, millis: u64) {
         let round_trip = Duration::from_millis(millis);
         if let Some(member) = self.members.get_mut(&self.commands[&command]) {

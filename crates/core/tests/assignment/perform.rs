@@ -18,6 +18,10 @@ fn with<T: Copy>(nth: usize, from: &[T], act: impl FnOnce(T)) {
     }
 }
 
+fn service(is_ssh: bool) -> ServiceName {
+    if is_ssh { ssh() } else { ServiceName::default() }
+}
+
 impl World {
     pub(crate) fn take_step(&mut self, step: Step) {
         let commands: Vec<CommandId> = self.commands.keys().copied().collect();
@@ -29,9 +33,11 @@ impl World {
                 let services = services.into_iter().map(ServiceName::new).collect();
                 self.member_up(member(host), token.map(grant_id), knows_key, services, capacity);
             }
-            Step::Bounds { nth, ssh: of_ssh, min, more } => {
-                let service = if of_ssh { ssh() } else { ServiceName::default() };
-                with(nth, &commands, |it| self.bounds(it, service, min, min + more));
+            Step::Bounds { nth, ssh, min, more } => {
+                with(nth, &commands, |it| self.bounds(it, service(ssh), min, min + more));
+            }
+            Step::Surplus { nth, ssh, idle } => {
+                with(nth, &commands, |it| self.surplus(it, service(ssh), idle));
             }
             Step::RoundTrip { nth, millis } => {
                 with(nth, &commands, |it| self.round_trip(it, millis));
@@ -54,9 +60,7 @@ impl World {
             | Step::MemberHello { .. }
             | Step::Idle { .. }
             | Step::ChannelGone { .. } => self.take_step_of_channel(step),
-            Step::ClientArrives { ssh: asks_for_ssh } => {
-                self.client_arrives(if asks_for_ssh { ssh() } else { ServiceName::default() });
-            }
+            Step::ClientArrives { ssh } => self.client_arrives(service(ssh)),
             Step::ClientGone { nth } => with(nth, &sessions, |it| self.client_gone(it)),
             Step::Accepted { nth } => with(nth, &running, |it| self.accepted(it)),
             Step::OfferFailed { nth, reason } => {
@@ -85,11 +89,10 @@ impl World {
             Step::Hello { host } => {
                 self.hello(host_of_v1(host), ServiceName::default(), None);
             }
-            Step::MemberHello { host, ssh: asks_for_ssh, knows_key } => {
-                let service = if asks_for_ssh { ssh() } else { ServiceName::default() };
+            Step::MemberHello { host, ssh, knows_key } => {
                 let own = self.members.get(&member(host)).map(|member| member.key);
                 let key = if knows_key { own } else { Some(WRONG_KEY) };
-                self.hello(member(host), service, key.map(ChannelKey::new));
+                self.hello(member(host), service(ssh), key.map(ChannelKey::new));
             }
             Step::Idle { nth } => with(nth, &self.reserved.clone(), |it| self.idle(it)),
             Step::ChannelGone { nth } => {

@@ -24,6 +24,11 @@ pub(crate) enum Step {
         min: usize,
         more: usize,
     },
+    Surplus {
+        nth: usize,
+        ssh: bool,
+        idle: usize,
+    },
     RoundTrip {
         nth: usize,
         millis: u64,
@@ -161,6 +166,8 @@ fn step() -> impl Strategy<Value = Step> {
             }),
         5 => (nth(), flag(), 0..4_usize, 0..8_usize)
             .prop_map(|(nth, ssh, min, more)| Step::Bounds { nth, ssh, min, more }),
+        5 => (nth(), flag(), 0..4_usize)
+            .prop_map(|(nth, ssh, idle)| Step::Surplus { nth, ssh, idle }),
         2 => (nth(), 0..800_u64).prop_map(|(nth, millis)| Step::RoundTrip { nth, millis }),
         3 => nth().prop_map(|nth| Step::CommandDown { nth }),
         2 => nth().prop_map(|nth| Step::Suspect { nth }),

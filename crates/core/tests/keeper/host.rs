@@ -30,6 +30,10 @@ pub(crate) struct Host {
     /// What the relay calls those that were returned: as before.
     pub(crate) ids: BTreeMap<Slot, i32>,
     pub(crate) closed: Vec<Slot>,
+    /// How many idle channels the relay was told are too many, of which pool, that it has not closed.
+    pub(crate) surplus: Vec<(PoolIndex, usize)>,
+    /// Whether it closes them at once.
+    pub(crate) is_prompt: bool,
     pub(crate) dials: usize,
     pub(crate) seen: BTreeSet<Slot>,
     pub(crate) pool_of: BTreeMap<Slot, PoolIndex>,
@@ -73,6 +77,8 @@ impl Host {
             backlog: 0,
             ids: BTreeMap::new(),
             closed: Vec::new(),
+            surplus: Vec::new(),
+            is_prompt: true,
             dials: 0,
             seen: BTreeSet::new(),
             pool_of: BTreeMap::new(),
@@ -103,6 +109,9 @@ impl Host {
         }
         if !self.leaving {
             assert_eq!(self.keeper.channels_len(), self.dialling.len() + self.idle.len());
+        }
+        if self.is_prompt {
+            self.relay_closes_surplus();
         }
         let next = self.keeper.poll_timeout();
         assert!(next.is_none_or(|next| next > self.now), "{next:?} is not after {}", self.now);
@@ -137,6 +146,22 @@ impl Host {
             Output::Close(slot) => {
                 assert!(remove(&mut self.idle, slot) || remove(&mut self.dialling, slot));
                 self.closed.push(slot);
+            }
+            Output::Surplus(pool, idle) => {
+                assert!(self.command_up && self.is_version_2 && !self.leaving && idle > 0);
+                assert!(self.held_in(pool) >= self.target(pool) + idle, "fewer than wanted");
+                self.surplus.push((pool, idle));
+            }
+        }
+    }
+
+    /// The relay closes what it was told is too many: what has waited longest, which it would give out last.
+    pub(crate) fn relay_closes_surplus(&mut self) {
+        for (pool, idle) in std::mem::take(&mut self.surplus) {
+            let of_pool = self.idle.iter().filter(|slot| self.pool_of[slot] == pool);
+            for slot in of_pool.take(idle).copied().collect::<Vec<_>>() {
+                self.closed.push(slot);
+                self.lost(slot);
             }
         }
     }

@@ -55,40 +55,85 @@ fn what_is_used_of_a_large_pool_is_replaced() {
 }
 
 #[test]
-fn what_is_too_many_goes_slowly_and_what_has_waited_longest_first() {
+fn what_is_too_many_goes_little_by_little() {
     let mut host = ready(10, 400);
     host.relay_wants(0, 330);
     fill(&mut host);
-    let newest = host.idle[320..].to_vec();
     host.relay_wants(0, 10);
     assert_eq!(host.closed.len(), 0, "none at once");
     host.passes(millis(1_999));
     assert_eq!(host.closed.len(), 0);
     host.passes(millis(1));
-    assert_eq!(host.closed.len(), 32, "half of them, and no more than these");
-    let mut seconds = 2;
+    let mut left = Vec::new();
     while host.idle.len() > 10 {
-        host.passes(Duration::from_secs(1));
-        seconds += 1;
+        left.push(host.idle.len());
+        host.passes(Duration::from_secs(2));
     }
-    assert_eq!(seconds, 30, "32 nine times, 16, 8, 4, 2, 1, 1");
-    assert_eq!(host.idle, newest, "those that came last are the first to be given out");
+    assert_eq!(left, [170, 90, 50, 30, 20, 15, 12, 11], "half of it every two seconds");
     host.lives_for(Duration::from_secs(3600));
     assert_eq!(host.idle.len(), 10);
     assert_eq!(host.keeper.poll_timeout(), None, "nothing is left to do");
 }
 
 #[test]
-fn of_what_is_too_many_what_was_answered_last_goes_last() {
-    let mut host = ready(1, 9);
+fn that_the_relay_closes_what_is_too_many_is_no_failure_and_another_loss_is() {
+    for too_many in [0, 2] {
+        let mut host = ready(3, 9);
+        host.relay_wants(0, 5);
+        fill(&mut host);
+        host.is_prompt = false;
+        host.relay_wants(0, 5 - too_many);
+        host.passes(Duration::from_secs(2));
+        assert_eq!(host.surplus, if too_many > 0 { vec![(0, 1)] } else { vec![] });
+        host.lost(host.idle[0]);
+        assert_eq!(host.keeper.next_try().is_some(), too_many == 0);
+        host.lost(host.idle[0]);
+        assert!(host.keeper.next_try().is_some(), "no more than one was too many");
+    }
+}
+
+#[test]
+fn what_the_relay_has_given_to_clients_instead_is_not_forgiven_later() {
+    let mut host = ready(3, 9);
+    host.relay_wants(0, 5);
+    fill(&mut host);
+    host.is_prompt = false;
     host.relay_wants(0, 3);
-    let [dialled_first, dialled_last] = host.dialling[..] else { panic!("{:?}", host.dialling) };
-    host.answered(dialled_last);
-    host.passes(millis(1));
-    host.answered(dialled_first);
-    host.relay_wants(0, 1);
+    host.passes(Duration::from_secs(2));
+    assert_eq!(host.surplus, [(0, 1)]);
+    host.first_byte(host.idle[0]);
+    host.first_byte(host.idle[0]);
     host.lives_for(Duration::from_secs(60));
-    assert_eq!(host.idle, [dialled_first]);
+    assert_eq!(host.surplus.len(), 1, "no more is too many");
+    host.lost(host.idle[0]);
+    assert!(host.keeper.next_try().is_some());
+}
+
+#[test]
+fn a_relay_that_is_slow_to_close_is_not_told_twice_of_the_same() {
+    let mut host = ready(1, 99);
+    host.relay_wants(0, 33);
+    fill(&mut host);
+    host.is_prompt = false;
+    host.relay_wants(0, 1);
+    host.lives_for(Duration::from_secs(4));
+    assert_eq!(host.surplus, [(0, 16), (0, 8)]);
+    host.relay_closes_surplus();
+    assert_eq!((host.idle.len(), host.keeper.next_try()), (9, None));
+}
+
+#[test]
+fn a_relay_of_version_1_is_told_of_nothing() {
+    let mut host = ready(1, 9);
+    host.relay_wants(0, 9);
+    fill(&mut host);
+    host.relay_wants(0, 1);
+    host.command_lost();
+    host.lives_for(Duration::from_secs(1));
+    host.command_comes_up();
+    host.lives_for(Duration::from_secs(60));
+    assert_eq!((host.idle.len(), host.closed.len()), (9, 0));
+    assert_eq!(host.keeper.poll_timeout(), None);
 }
 
 #[test]

@@ -35,6 +35,11 @@ impl CommandGuard {
         self.tell(Input::PoolBounds { command: self.command, service, min, max });
     }
 
+    /// So many idle channels of `service` are too many for the host.
+    pub(crate) fn pool_surplus(&self, service: ServiceName, idle: usize) {
+        self.tell(Input::PoolSurplus { command: self.command, service, idle });
+    }
+
     /// The host has answered a ping after so long.
     pub(crate) fn round_trip(&self, round_trip: Duration) {
         self.tell(Input::RoundTrip { command: self.command, round_trip });

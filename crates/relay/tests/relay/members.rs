@@ -233,6 +233,40 @@ async fn a_host_that_says_what_only_relays_say_is_closed() {
 }
 
 #[tokio::test]
+async fn of_the_idle_channels_that_are_too_many_those_are_closed_that_have_waited_longest() {
+    let relay = Secure::start();
+    let mut host = relay.member("laptop", &["ssh", "web"]).await;
+    let mut of_web = host.idle_channel(&relay, "web").await;
+    let other = relay.member("desktop", &["ssh"]).await;
+    let mut of_other = other.idle_channel(&relay, "ssh").await;
+    let mut channels = Vec::new();
+    for _ in 0..3 {
+        channels.push(host.idle_channel(&relay, "ssh").await);
+    }
+    let surplus = |idle| Announcement::PoolSurplus { service: "ssh".to_owned(), idle };
+    write(&mut host.command, &surplus(2).encode()).await;
+    for mut closed in channels.drain(..2) {
+        assert_ended(&mut closed.stream).await;
+    }
+    assert_eq!(relay.occupancy().idle, 3);
+
+    let mut serving = Vec::new();
+    for channel in [&mut of_other, &mut channels[0]] {
+        let client = relay.client_of("ssh").await;
+        channel.accept().await;
+        serving.push(client);
+    }
+    // What has a client is not closed, however many are too many.
+    write(&mut host.command, &surplus(u32::MAX).encode()).await;
+    host.until_heard().await;
+    echo(&mut serving[0], &mut of_other.stream).await;
+    echo(&mut serving[1], &mut channels[0].stream).await;
+    let mut to_web = relay.client_of("web").await;
+    of_web.accept().await;
+    echo(&mut to_web, &mut of_web.stream).await;
+}
+
+#[tokio::test]
 async fn services_are_kept_apart() {
     let relay = Secure::start();
     let host = relay.member("laptop", &["ssh", "web"]).await;
