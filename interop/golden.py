@@ -244,7 +244,7 @@ FRAMES = (
     ),
     (
         "pool-surplus",
-        "Three idle channels of the service ssh are too many for its host.",
+        "The relay is to close three idle channels of the service ssh.",
         command("POOL_SURPLUS", pool_surplus_properties=dict(service="ssh", idle=3)),
     ),
     ("start", "A session of the service ssh begins, for a client at 192.0.2.7.", start()),

@@ -9,6 +9,7 @@
 //! - A host of version 2 is offered a session. Until it accepts, the session can be taken back, and is offered to another
 //!   host: once more to one whose channel failed, and never again to one that turned it down. It keeps its place in the order of arrival.
 //!   After that, never.
+//! - Of a host of version 2 as many idle channels are closed as it says, those that would be given out last.
 //! - A channel carries one session at a time. Where that has ended in order on both sides, a host of version 2 can have it back: authorised
 //!   anew, as if it had just arrived, the channel waits for another client. The session stays, without a channel, until it has ended.
 //! - An announcement to hosts of version 1 goes to the command channels of the channel's address, or, where that has none, to

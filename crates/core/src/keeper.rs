@@ -72,7 +72,8 @@ pub enum Output {
     Open(Slot),
     /// Close this channel, or give up dialling it. The keeper is done with it.
     Close(Slot),
-    /// Tell the relay, of version 2, that so many idle channels of this pool are too many: it closes them.
+    /// Tell the relay, of version 2, to close so many idle channels of this pool. There may be fewer, where more are too many of those that
+    /// are held than are idle.
     Surplus(PoolIndex, usize),
 }
 
@@ -102,8 +103,8 @@ pub struct Keeper {
     abandoned_at: Option<Time>,
     /// Channels that were dialled before this one are at a relay that has left.
     first_of_relay: Slot,
-    /// When the relay is told next of channels that are too many.
-    trim_at: Option<Time>,
+    /// When the relay is told next to close channels that are too many.
+    surplus_at: Option<Time>,
     backlog: usize,
     leaving: bool,
     outputs: VecDeque<Output>,
@@ -135,7 +136,7 @@ impl Keeper {
             early: VecDeque::new(),
             abandoned_at: None,
             first_of_relay: Slot(0),
-            trim_at: None,
+            surplus_at: None,
             backlog: 0,
             leaving: false,
             outputs: VecDeque::new(),
@@ -155,7 +156,7 @@ impl Keeper {
     /// When to call [`handle_timeout`](Keeper::handle_timeout), if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
         let ended = self.ended.first().map(|(at, _)| *at + ANNOUNCEMENT_GRACE);
-        let own = [self.next_try(), self.hold_ends_at(), self.trial_ends_at(), self.trim_at];
+        let own = [self.next_try(), self.hold_ends_at(), self.trial_ends_at(), self.surplus_at];
         own.into_iter().chain([ended]).flatten().min()
     }
 
@@ -183,7 +184,7 @@ impl Keeper {
             true => self.channel_was_answered,
             false => self.backoff.has_answered(),
         };
-        matches!(self.command, Command::Up { .. }) && (has_channels || had_channels)
+        self.command_is_up() && (has_channels || had_channels)
     }
 
     /// Whether the command channel has only just come up and channels that were dialled with it are still under way: what becomes of the
@@ -338,7 +339,7 @@ impl Keeper {
         self.leaving = true;
         self.dialling = 0;
         self.pools.iter_mut().for_each(|pool| pool.held = 0);
-        self.trim_at = None;
+        self.surplus_at = None;
         self.by_id.clear();
         self.early.clear();
         self.ended.clear();
@@ -366,8 +367,8 @@ impl Keeper {
                 "more channels dialled than the pool's upper bound"
             );
             assert!(!pool.is_paused() || held == 0, "a paused pool has channels");
-            let trims = self.excess_of(index) == 0 || self.trim_at.is_some();
-            assert!(trims || !self.is_member(), "what is too many is to be closed");
+            let says_so = !pool.has_surplus() || self.surplus_at.is_some();
+            assert!(says_so || !self.can_tell_relay(), "what is too many is to be closed");
         }
         let dialling_max = DIALLING_MAX.max(DIALLING_V2_MAX);
         assert!(self.dialling <= dialling_max, "too many dials at once");
@@ -393,7 +394,7 @@ impl Keeper {
         if self.held_until <= now {
             self.held_until = Time::ZERO;
         }
-        self.trim(now);
+        self.tell_surplus(now);
         if self.leaving || self.held_until > now || !self.backoff.is_over(now) {
             return;
         }
@@ -435,13 +436,17 @@ impl Keeper {
         (self.held_until > Time::ZERO && !self.leaving).then_some(self.held_until)
     }
 
+    fn command_is_up(&self) -> bool {
+        matches!(self.command, Command::Up { .. })
+    }
+
     /// While the relay is not proven, one dial at a time.
     fn may_dial_command(&self) -> bool {
         self.backoff.is_proven() || self.dialling == 0
     }
 
     fn dials_allowed(&self) -> usize {
-        let command_is_up = matches!(self.command, Command::Up { .. });
+        let command_is_up = self.command_is_up();
         if self.channels_need_command && !command_is_up {
             return 0;
         }

@@ -1,5 +1,5 @@
 //! The relay's book of one service's idle channels, per host. The [`Book`](crate::Book) drives it and tells it how loaded
-//! each host is; it never decides whether a client may be served, only which channel is next.
+//! each host is; it never decides whether a client may be served, only which channel is next, and which is last.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +33,13 @@ pub(crate) enum Order {
     LongestIdle,
     /// The one that came last: it was heard of last, and is still in the processor's caches. The others are there for a burst.
     LastIdle,
+}
+
+/// Which of them is meant, in that order.
+#[derive(Clone, Copy)]
+enum Which {
+    Next,
+    Last,
 }
 
 /// Idle channels, each with the handle by which the relay reaches it.
@@ -96,7 +103,11 @@ impl<T> Pool<T> {
     ) -> Option<(HostId, ChannelId, T)> {
         let best = *self.ranking.iter().find(|rank| may_serve(rank.host))?;
         let turn = turns.next();
-        let (channel, handle) = self.change(best.host, |pool| pool.take(turn))??;
+        let taken = self.change(best.host, |pool| {
+            pool.turn = turn;
+            pool.pop(Which::Next)
+        });
+        let (channel, handle) = taken??;
         Some((best.host, channel, handle))
     }
 
@@ -115,11 +126,16 @@ impl<T> Pool<T> {
         self.hosts.iter().map(|(host, pool)| (*host, pool.idle.len()))
     }
 
-    /// Takes up to `count` channels of `host` out, beginning with the one that it would be given a client on last.
-    pub(crate) fn take_last_of(&mut self, host: HostId, count: usize) -> Vec<(ChannelId, T)> {
+    /// Takes up to `count` channels of `host` out, those that would be given out last, and leaves it `kept`.
+    pub(crate) fn take_last_of(
+        &mut self,
+        host: HostId,
+        count: usize,
+        kept: usize,
+    ) -> Vec<(ChannelId, T)> {
         let taken = self.change(host, |pool| {
-            let last = std::iter::from_fn(|| pool.take_last());
-            last.take(count).collect()
+            let count = count.min(pool.idle.len().saturating_sub(kept));
+            std::iter::from_fn(|| pool.pop(Which::Last)).take(count).collect()
         });
         taken.unwrap_or_default()
     }
@@ -164,19 +180,15 @@ impl<T> Pool<T> {
 }
 
 impl<T> HostPool<T> {
-    fn take(&mut self, turn: Turn) -> Option<(ChannelId, T)> {
-        self.turn = turn;
-        let (_, taken) = match self.order {
-            Order::LongestIdle => self.idle.pop_first(),
-            Order::LastIdle => self.idle.pop_last(),
-        }?;
-        Some(taken)
-    }
-
-    fn take_last(&mut self) -> Option<(ChannelId, T)> {
-        let (_, taken) = match self.order {
-            Order::LongestIdle => self.idle.pop_last(),
-            Order::LastIdle => self.idle.pop_first(),
+    /// Takes the channel that is given out next, or last.
+    fn pop(&mut self, which: Which) -> Option<(ChannelId, T)> {
+        let (_, taken) = match (self.order, which) {
+            (Order::LongestIdle, Which::Next) | (Order::LastIdle, Which::Last) => {
+                self.idle.pop_first()
+            }
+            (Order::LongestIdle, Which::Last) | (Order::LastIdle, Which::Next) => {
+                self.idle.pop_last()
+            }
         }?;
         Some(taken)
     }
@@ -318,9 +330,10 @@ mod tests {
                 world.add(of, load(0), number);
             }
             let expected = last.map(|number| (channel(number), ()));
-            assert_eq!(world.pool.take_last_of(host(1), 2), expected);
-            assert_eq!(world.pool.take_last_of(host(3), 2), []);
-            assert_eq!(world.pool.take_last_of(host(1), 9).len(), 1, "all that there are");
+            assert_eq!(world.pool.take_last_of(host(1), 9, 3), []);
+            assert_eq!(world.pool.take_last_of(host(1), 2, 0), expected);
+            assert_eq!(world.pool.take_last_of(host(3), 2, 0), []);
+            assert_eq!(world.pool.take_last_of(host(1), 9, 0).len(), 1, "all that there are");
             let left: Vec<HostId> = world.pool.hosts().collect();
             assert_eq!(left, [host(2)]);
         }

@@ -129,7 +129,7 @@ reasons! {
         "See whether the server runs that the host forwards to: the host takes sessions again as soon as it does.";
     /// The host has more idle channels than it needs, and had the relay close this one.
     Surplus = "surplus",
-        "Nothing: fewer clients come than before.";
+        "Nothing: it was left over from busier times.";
     /// The host's token is not known to this relay: it was mistyped, or it is another relay's.
     TokenUnknown = "token_unknown",
         "Copy the join line anew, whole. If it was lost, make another with `relayserver token create`.";

@@ -43,7 +43,7 @@ pub enum Input<H: Handles> {
     /// A host of version 2 keeps between so many idle channels of a service from now on. With a `max` of 0 it takes none of its
     /// sessions.
     PoolBounds { command: CommandId, service: ServiceName, min: usize, max: usize },
-    /// So many idle channels that this host keeps for a service are too many, and to be closed.
+    /// So many of the idle channels that this host keeps for a service are to be closed.
     PoolSurplus { command: CommandId, service: ServiceName, idle: usize },
     /// A host has answered a ping after so long.
     RoundTrip { command: CommandId, round_trip: Duration },

@@ -24,15 +24,15 @@ use crate::talk::{self, Ended};
 /// number then, and better said at once than found out when the first client comes.
 const GREETING: Duration = Duration::from_millis(100);
 
-/// Asks for a command channel, says `words` on it, and reports what it hears, to its end or until the listener is over.
+/// Asks for a command channel, says what is in `announcements` on it, and reports what it hears, to its end or until the listener is over.
 pub(crate) async fn run(
     shared: Arc<Shared>,
     reporter: CommandReporter,
-    words: mpsc::Receiver<Announcement>,
+    announcements: mpsc::Receiver<Announcement>,
 ) {
     let contact = shared.contact();
     let last = tokio::select! {
-        last = follow(&shared, &contact, &reporter, words) => last,
+        last = follow(&shared, &contact, &reporter, announcements) => last,
         () = shared.over.cancelled() => return,
     };
     reporter.tell(last).await;
@@ -42,7 +42,7 @@ async fn follow(
     shared: &Shared,
     contact: &Contact,
     reporter: &CommandReporter,
-    words: mpsc::Receiver<Announcement>,
+    announcements: mpsc::Receiver<Announcement>,
 ) -> CommandReport {
     let link = &shared.link;
     let address = link.hosts().clone();
@@ -57,7 +57,7 @@ async fn follow(
     };
     match (answer.v2.clone(), link.command()) {
         (Some(AnswerV2::Welcome(welcome)), _) => {
-            let channel = Channel { stream, welcome, words };
+            let channel = CommandChannel { stream, welcome, announcements };
             member(channel, &address, (shared, contact), reporter).await
         }
         (Some(AnswerV2::Refused(refusal)), _) => refused(Trouble::refused(&address, &refusal)),
@@ -71,15 +71,15 @@ async fn follow(
 }
 
 /// A command channel of version 2 that was answered, and what is to be said on it.
-struct Channel {
+struct CommandChannel {
     stream: Stream,
     welcome: Welcome,
-    words: mpsc::Receiver<Announcement>,
+    announcements: mpsc::Receiver<Announcement>,
 }
 
-/// From its answer to its end.
+/// A command channel of version 2, from its answer to its end.
 async fn member(
-    Channel { stream, welcome, words }: Channel,
+    CommandChannel { stream, welcome, announcements }: CommandChannel,
     address: &HostPort,
     (shared, contact): (&Shared, &Contact),
     reporter: &CommandReporter,
@@ -96,7 +96,7 @@ async fn member(
     }
     let services = welcome.services.into_iter().map(Served::from).collect();
     reporter.tell(CommandReport::Answered { services }).await;
-    match talk::run((stream, words), (shared, contact), reporter, patience).await {
+    match talk::run((stream, announcements), (shared, contact), reporter, patience).await {
         Ended::Lost(fault) => CommandReport::Lost(Trouble::at(Port::Hosts, address, fault)),
         Ended::Silent => CommandReport::Silence,
     }

@@ -26,16 +26,17 @@ use crate::{Error, SessionId, channel, command, network};
 /// How many reports may wait for the driver, which never waits for anybody.
 const REPORTS_MAX: usize = 256;
 
-/// How many words may wait for a command channel to say them: a few for each time that channels are too many.
-const WORDS_MAX: usize = 64;
+/// How many announcements may wait for a command channel: one for each service every two seconds, for the ten that a relay has that does
+/// not read. What does not fit is said again, some seconds later.
+const ANNOUNCEMENTS_MAX: usize = 320;
 
 /// Keeps one host in its relay's pool until it leaves.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     /// The number of the command channel that there is, or that was dialled last.
     command: u64,
-    /// What it is to say.
-    words: Option<mpsc::Sender<Announcement>>,
+    /// By which it is told what to say.
+    announcements: Option<mpsc::Sender<Announcement>>,
     /// Its task, and that of the one before whose relay is leaving: its sessions need it. They end when these are dropped.
     command_task: Option<AbortOnDropHandle<()>>,
     left_task: Option<AbortOnDropHandle<()>>,
@@ -66,7 +67,7 @@ impl Driver {
         let (reporter, reports) = mpsc::channel(REPORTS_MAX);
         Driver {
             command: 0,
-            words: None,
+            announcements: None,
             command_task: None,
             left_task: None,
             shared,
@@ -173,9 +174,9 @@ impl Driver {
                 Output::DialCommand => {
                     self.command += 1;
                     let reporter = CommandReporter { number: self.command, reports: reporter };
-                    let (words, to_say) = mpsc::channel(WORDS_MAX);
-                    let task = tokio::spawn(command::run(shared, reporter, to_say));
-                    self.words = Some(words);
+                    let (announcements, queue) = mpsc::channel(ANNOUNCEMENTS_MAX);
+                    let task = tokio::spawn(command::run(shared, reporter, queue));
+                    self.announcements = Some(announcements);
                     self.command_task = Some(AbortOnDropHandle::new(task));
                 }
                 Output::AbandonCommand => self.command_task = None,
@@ -202,9 +203,9 @@ impl Driver {
         let Some(service) = self.shared.link.services().get(pool).cloned() else { return };
         debug!(service, idle, "idle channels are too many");
         let idle = u32::try_from(idle).unwrap_or(u32::MAX);
-        let word = Announcement::PoolSurplus { service, idle };
-        // What is not said now, to a relay that does not read, is said again: they stay too many.
-        let _said = self.words.as_ref().map(|words| words.try_send(word));
+        let announcement = Announcement::PoolSurplus { service, idle };
+        // Where it does not fit they stay too many, and it is said again.
+        let _queued = self.announcements.as_ref().map(|queue| queue.try_send(announcement));
     }
 
     /// What a channel's task works with; `None` when the listener is leaving.

@@ -1,5 +1,5 @@
 //! What is said on a command channel of version 2: the relay's announcements and pings come in, ours go out, with what the pools may
-//! hold, and silence is noticed.
+//! hold and what is too many of it, and silence is noticed.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl<F: Into<Fault>> From<F> for Ended {
 struct Talk<'a> {
     stream: Stream,
     /// What the driver has to say.
-    words: mpsc::Receiver<Announcement>,
+    announcements: mpsc::Receiver<Announcement>,
     shared: &'a Shared,
     contact: &'a Contact,
     reporter: &'a CommandReporter,
@@ -58,16 +58,16 @@ struct Talk<'a> {
     told: Vec<PoolState>,
 }
 
-/// Talks, and says the words that come, until the channel ends, or there was no contact for too long.
+/// Talks, and says what comes in `announcements`, until the channel ends, or there was no contact for too long.
 pub(crate) async fn run(
-    (stream, words): (Stream, mpsc::Receiver<Announcement>),
+    (stream, announcements): (Stream, mpsc::Receiver<Announcement>),
     (shared, contact): (&Shared, &Contact),
     reporter: &CommandReporter,
     patience: Patience,
 ) -> Ended {
     let mut talk = Talk {
         stream,
-        words,
+        announcements,
         shared,
         contact,
         reporter,
@@ -110,8 +110,8 @@ impl Talk<'_> {
                     self.say_bounds(now).await?;
                     continue;
                 }
-                Some(word) = self.words.recv() => {
-                    self.send(&word).await?;
+                Some(announcement) = self.announcements.recv() => {
+                    self.send(&announcement).await?;
                     continue;
                 }
                 Ok(()) = network.changed() => {

@@ -70,7 +70,7 @@ pub enum Announcement {
         /// At most so many; with 0 it takes no sessions of the service for now.
         idle_max: u32,
     },
-    /// The host's word that so many idle channels of a service are too many: the relay closes them, those that it would give out last.
+    /// The host's word how many of its idle channels of a service the relay is to close: those that it would give out last.
     PoolSurplus {
         /// The service.
         service: String,

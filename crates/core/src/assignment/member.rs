@@ -124,6 +124,11 @@ impl Member {
         }
     }
 
+    /// How many idle channels it is to keep of `service`; none where it has not said between what bounds it does.
+    pub(super) fn wanted_of(&self, service: &ServiceName) -> usize {
+        self.pools.get(service).map_or(0, Terms::wanted)
+    }
+
     /// How many idle channels it keeps of each service, as far as the relay knows.
     pub(super) fn wanted(&self) -> BTreeMap<ServiceName, usize> {
         self.pools.iter().map(|(name, terms)| (name.clone(), terms.wanted())).collect()

@@ -1,4 +1,5 @@
-//! The book's part about how many idle channels the hosts of version 2 keep: what is asked for is divided among those that may serve.
+//! The book's part about how many idle channels the hosts of version 2 keep: what is asked for is divided
+//! among those that may serve, and what a host says is too many is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -64,14 +65,16 @@ impl<H: Handles> Book<H> {
         self.assign_waiting(now, service);
     }
 
-    /// Closes so many idle channels of the host, those that it would be given clients on last. What a client has by now is not closed.
+    /// Closes as many idle channels of the host as it says, those that would be given out last, but none of those that it is to keep: more may be
+    /// wanted by now. One that a client has stays.
     pub(super) fn pool_surplus(&mut self, command: CommandId, service: &ServiceName, idle: usize) {
         let host = self.roster.host_of(command).filter(|host| self.roster.is_member(*host));
         let Some(host) = host else {
             return;
         };
+        let kept = self.roster.member_mut(host).map_or(0, |member| member.wanted_of(service));
         let pool = self.services.get_mut(service).map(|service| &mut service.pool);
-        let closed = pool.map_or_else(Vec::new, |pool| pool.take_last_of(host, idle));
+        let closed = pool.map_or_else(Vec::new, |pool| pool.take_last_of(host, idle, kept));
         self.close_channels(closed, Reason::Surplus);
     }
 

@@ -8,9 +8,9 @@ use super::pool::Pool;
 use super::{ANNOUNCEMENT_GRACE, BACKLOG_MAX, Command, EARLY_MAX, Keeper, Output, PoolIndex, Slot};
 use crate::time::Time;
 
-/// How often the relay is told of idle channels that are too many, and of how large a part of them: of 256 eight are left after 10 s.
-const TRIM_INTERVAL: Duration = Duration::from_secs(2);
-const TRIM_PARTS: usize = 2;
+/// How often the relay is told to close idle channels that are too many, and which part of them, one in so many: of 256 eight are left after 10 s.
+const SURPLUS_INTERVAL: Duration = Duration::from_secs(2);
+const SURPLUS_PARTS: usize = 2;
 
 /// A data channel that the keeper holds.
 pub(super) enum Channel {
@@ -106,7 +106,7 @@ impl Keeper {
             self.channels.insert(slot, Channel::Ended { at: now, idle });
             self.ended.insert((now, slot));
             // In version 2 nothing is announced.
-            if self.channels_need_command || !matches!(self.command, Command::Up { .. }) {
+            if self.channels_need_command || !self.command_is_up() {
                 self.give_up_ended(now, slot);
             }
         }
@@ -184,13 +184,12 @@ impl Keeper {
 
     /// Whether a channel of this pool that has carried a session may wait for another.
     fn may_come_back(&self, pool: PoolIndex) -> bool {
-        self.is_member() && !self.pools.get(pool).is_none_or(Pool::is_paused)
+        self.can_tell_relay() && !self.pools.get(pool).is_none_or(Pool::is_paused)
     }
 
-    /// Whether there is a relay of version 2 that can be told something, by a host that stays.
-    pub(super) fn is_member(&self) -> bool {
-        let command_is_up = matches!(self.command, Command::Up { .. });
-        self.channels_need_command && command_is_up && !self.leaving
+    /// Whether there is a relay of version 2 to talk to, for a host that stays.
+    pub(super) fn can_tell_relay(&self) -> bool {
+        self.channels_need_command && self.command_is_up() && !self.leaving
     }
 
     /// How many more channels the application's backlog allows. What one pool has too many takes no place of the others.
@@ -208,35 +207,32 @@ impl Keeper {
         (lacking > 0).then_some(index.0)
     }
 
-    /// Has the relay close what is idle beyond what is wanted, a part of it now and then. It is for the relay to do, which may just be giving
-    /// one of them to a client: that one it does not close. What was used in between is not too many: it would be dialled again.
+    /// Has the relay close a part of what is idle beyond what is wanted, now and then. The relay does it, since only it knows which of them it
+    /// is just giving to a client. What was used in between is not too many: it would be dialled again.
     ///
-    /// Of a relay of version 1 there is nothing to be had closed: it wants no number of them, and none comes back.
-    pub(super) fn trim(&mut self, now: Time) {
-        self.pools.iter_mut().for_each(Pool::look_at_spare);
-        if self.is_member() && self.trim_at.is_some_and(|at| at > now) {
+    /// A relay of version 1 cannot be told. What is too many there stays until it is used.
+    pub(super) fn tell_surplus(&mut self, now: Time) {
+        if !self.can_tell_relay() {
+            self.surplus_at = None;
+            self.pools.iter_mut().for_each(Pool::forget_surplus);
             return;
         }
-        let span_is_over = self.is_member() && self.trim_at.is_some();
-        for (index, pool) in self.pools.iter_mut().enumerate() {
-            let surplus = if span_is_over { pool.spare().div_ceil(TRIM_PARTS) } else { 0 };
-            if surplus > 0 {
-                self.outputs.push_back(Output::Surplus(index, surplus));
+        self.pools.iter_mut().for_each(Pool::look_at_spare);
+        match self.surplus_at {
+            Some(at) if at > now => return,
+            Some(_) => {
+                for (index, pool) in self.pools.iter_mut().enumerate() {
+                    let surplus = pool.end_span(SURPLUS_PARTS);
+                    if surplus > 0 {
+                        self.outputs.push_back(Output::Surplus(index, surplus));
+                    }
+                }
             }
-            pool.begin_span(surplus);
+            None => {}
         }
-        let is_too_much = (0..self.pools.len()).any(|pool| self.excess_of(pool) > 0);
-        self.trim_at = (self.is_member() && is_too_much).then_some(now + TRIM_INTERVAL);
-    }
-
-    /// How many idle channels of a pool are too many.
-    pub(super) fn excess_of(&self, index: PoolIndex) -> usize {
-        let excess = self.pools.get(index).map_or(0, Pool::excess);
-        if excess == 0 {
-            return 0;
-        }
-        let is_idle = |it: &&Channel| matches!(it, Channel::Idle(idle) if idle.pool == index);
-        excess.min(self.channels.values().filter(is_idle).count())
+        self.pools.iter_mut().for_each(Pool::begin_span);
+        let has_surplus = self.pools.iter().any(Pool::has_surplus);
+        self.surplus_at = has_surplus.then_some(now + SURPLUS_INTERVAL);
     }
 
     pub(super) fn close_where(&mut self, is_meant: impl Fn(&Channel) -> bool) {
@@ -295,11 +291,12 @@ impl Keeper {
         }
     }
 
-    /// An idle channel that had lived for `age` is lost. That is no failure where the relay was asked for it.
+    /// An idle channel that had lived for `age` is lost. That is no failure where the relay was told to close one. Which it has closed cannot be
+    /// told from others, so as many losses are none.
     fn lost(&mut self, now: Time, idle: Idle, age: Duration) {
-        let was_asked_for = self.pools.get_mut(idle.pool).is_some_and(Pool::take_surplus);
+        let was_told_to = self.pools.get_mut(idle.pool).is_some_and(Pool::take_told);
         if let Some(round) = idle.round
-            && !was_asked_for
+            && !was_told_to
         {
             self.backoff.lost(now, round, age, &mut self.dice);
         }

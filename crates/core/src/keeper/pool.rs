@@ -35,23 +35,16 @@ pub(super) struct Pool {
     pub(super) held: usize,
     /// The fewest that were too many at any moment of the span that is looked at.
     spare: usize,
-    /// How many of those the relay was told of last, and the time before, that it has not closed.
-    surplus: usize,
-    surplus_before: usize,
+    /// How many the relay was told to close last, and has not closed yet.
+    told: usize,
+    /// The same of the time before.
+    told_before: usize,
 }
 
 impl Pool {
     pub(super) fn new(bounds: PoolBounds) -> Pool {
         let bounds = PoolBounds::new(bounds.min, bounds.max);
-        Pool {
-            bounds,
-            wanted: None,
-            is_paused: false,
-            held: 0,
-            spare: 0,
-            surplus: 0,
-            surplus_before: 0,
-        }
+        Pool { bounds, wanted: None, is_paused: false, held: 0, spare: 0, told: 0, told_before: 0 }
     }
 
     pub(super) fn bounds(&self) -> PoolBounds {
@@ -99,20 +92,14 @@ impl Pool {
         self.held.saturating_sub(self.target())
     }
 
-    /// A span begins in which it shows how many of those that are too many are never needed. The relay was told to close so many. What it
-    /// was told before the last time, and has not closed, it has given to clients.
-    pub(super) fn begin_span(&mut self, surplus: usize) {
-        self.spare = self.excess();
-        (self.surplus_before, self.surplus) = (self.surplus, surplus);
+    /// Whether there are more than it is to hold, or the relay is closing some.
+    pub(super) fn has_surplus(&self) -> bool {
+        self.excess() + self.told + self.told_before > 0
     }
 
-    /// One was closed. Gives whether it is one of those that the relay was told to close.
-    pub(super) fn take_surplus(&mut self) -> bool {
-        let told =
-            if self.surplus_before > 0 { &mut self.surplus_before } else { &mut self.surplus };
-        let was_told = *told > 0;
-        *told = told.saturating_sub(1);
-        was_told
+    /// A span begins in which it shows how many of those that are too many are never needed.
+    pub(super) fn begin_span(&mut self) {
+        self.spare = self.excess();
     }
 
     /// Something may have been used, or has come.
@@ -120,8 +107,25 @@ impl Pool {
         self.spare = self.spare.min(self.excess());
     }
 
-    /// How many were too many all the while, without those that the relay may be closing.
-    pub(super) fn spare(&self) -> usize {
-        self.spare.saturating_sub(self.surplus_before + self.surplus)
+    /// The span is over. Gives how many the relay is to be told to close: one in `parts` of those that were too many all the while, without
+    /// what it may be closing already. What it was told before the last time, and has not closed, it has given to clients.
+    pub(super) fn end_span(&mut self, parts: usize) -> usize {
+        let spare = self.spare.saturating_sub(self.told + self.told_before);
+        let surplus = spare.div_ceil(parts);
+        (self.told_before, self.told) = (self.told, surplus);
+        surplus
+    }
+
+    /// A channel was lost. Gives whether the relay was told to close one.
+    pub(super) fn take_told(&mut self) -> bool {
+        let told = if self.told_before > 0 { &mut self.told_before } else { &mut self.told };
+        let was_told_to = *told > 0;
+        *told = told.saturating_sub(1);
+        was_told_to
+    }
+
+    /// Another relay was told nothing.
+    pub(super) fn forget_surplus(&mut self) {
+        (self.told, self.told_before) = (0, 0);
     }
 }

@@ -213,8 +213,11 @@ impl World {
             let channel = &self.channels[*it];
             is_member(host) && channel.host == host && channel.service == service
         };
-        let longest_idle: Vec<ChannelId> =
-            self.idle.iter().filter(own).take(idle).copied().collect();
+        let kept = self.members.get(&host).and_then(|it| it.pools.get(&service));
+        let of_pool = self.idle.iter().filter(own).count();
+        let spare = of_pool.saturating_sub(kept.map_or(0, Bounds::kept));
+        let closing = self.idle.iter().filter(own).take(idle.min(spare));
+        let longest_idle: Vec<ChannelId> = closing.copied().collect();
         let outputs = self.tell(Input::PoolSurplus { command, service, idle });
         let closed: Vec<ChannelId> = outputs
             .iter()
@@ -223,7 +226,10 @@ impl World {
                 _ => panic!("unexpected output"),
             })
             .collect();
-        assert_eq!(closed, longest_idle, "so many, and none that would be given out before them");
+        assert_eq!(
+            closed, longest_idle,
+            "so many, none that it is to keep, and none that would be given out before them"
+        );
     }
 
     pub(crate) fn round_trip(&mut self, command: CommandId, millis: u64) {

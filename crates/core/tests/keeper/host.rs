@@ -30,10 +30,10 @@ pub(crate) struct Host {
     /// What the relay calls those that were returned: as before.
     pub(crate) ids: BTreeMap<Slot, i32>,
     pub(crate) closed: Vec<Slot>,
-    /// How many idle channels the relay was told are too many, of which pool, that it has not closed.
+    /// What the relay was told to close and has not closed: of which pool, and how many.
     pub(crate) surplus: Vec<(PoolIndex, usize)>,
     /// Whether it closes them at once.
-    pub(crate) is_prompt: bool,
+    pub(crate) relay_is_prompt: bool,
     pub(crate) dials: usize,
     pub(crate) seen: BTreeSet<Slot>,
     pub(crate) pool_of: BTreeMap<Slot, PoolIndex>,
@@ -78,7 +78,7 @@ impl Host {
             ids: BTreeMap::new(),
             closed: Vec::new(),
             surplus: Vec::new(),
-            is_prompt: true,
+            relay_is_prompt: true,
             dials: 0,
             seen: BTreeSet::new(),
             pool_of: BTreeMap::new(),
@@ -110,7 +110,7 @@ impl Host {
         if !self.leaving {
             assert_eq!(self.keeper.channels_len(), self.dialling.len() + self.idle.len());
         }
-        if self.is_prompt {
+        if self.relay_is_prompt {
             self.relay_closes_surplus();
         }
         let next = self.keeper.poll_timeout();
@@ -155,11 +155,13 @@ impl Host {
         }
     }
 
-    /// The relay closes what it was told is too many: what has waited longest, which it would give out last.
+    /// The relay closes what it was told to, but none of those that it wants: what has waited longest, which it would give out last.
     pub(crate) fn relay_closes_surplus(&mut self) {
         for (pool, idle) in std::mem::take(&mut self.surplus) {
+            let spare = self.idle_in(pool).saturating_sub(self.target(pool));
             let of_pool = self.idle.iter().filter(|slot| self.pool_of[slot] == pool);
-            for slot in of_pool.take(idle).copied().collect::<Vec<_>>() {
+            let closing: Vec<Slot> = of_pool.take(idle.min(spare)).copied().collect();
+            for slot in closing {
                 self.closed.push(slot);
                 self.lost(slot);
             }

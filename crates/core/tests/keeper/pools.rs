@@ -75,38 +75,71 @@ fn what_is_too_many_goes_little_by_little() {
     assert_eq!(host.keeper.poll_timeout(), None, "nothing is left to do");
 }
 
+/// A host that has told its relay to close one idle channel of five.
+fn with_one_told() -> Host {
+    let mut host = ready(3, 9);
+    host.relay_wants(0, 5);
+    fill(&mut host);
+    host.relay_is_prompt = false;
+    host.relay_wants(0, 3);
+    host.passes(Duration::from_secs(2));
+    assert_eq!(host.surplus, [(0, 1)]);
+    host
+}
+
 #[test]
-fn that_the_relay_closes_what_is_too_many_is_no_failure_and_another_loss_is() {
-    for too_many in [0, 2] {
-        let mut host = ready(3, 9);
-        host.relay_wants(0, 5);
-        fill(&mut host);
-        host.is_prompt = false;
-        host.relay_wants(0, 5 - too_many);
-        host.passes(Duration::from_secs(2));
-        assert_eq!(host.surplus, if too_many > 0 { vec![(0, 1)] } else { vec![] });
-        host.lost(host.idle[0]);
-        assert_eq!(host.keeper.next_try().is_some(), too_many == 0);
-        host.lost(host.idle[0]);
-        assert!(host.keeper.next_try().is_some(), "no more than one was too many");
-    }
+fn that_the_relay_closes_what_it_was_told_to_is_no_failure() {
+    let mut host = with_one_told();
+    // As late as it is suspected for.
+    host.passes(millis(3_900));
+    host.lost(host.idle[0]);
+    assert_eq!(host.keeper.next_try(), None);
+}
+
+#[test]
+fn a_loss_beyond_that_is_a_failure() {
+    let mut host = with_one_told();
+    host.lost(host.idle[0]);
+    host.lost(host.idle[0]);
+    assert!(host.keeper.next_try().is_some(), "it was told to close one");
 }
 
 #[test]
 fn what_the_relay_has_given_to_clients_instead_is_not_forgiven_later() {
-    let mut host = ready(3, 9);
-    host.relay_wants(0, 5);
-    fill(&mut host);
-    host.is_prompt = false;
-    host.relay_wants(0, 3);
-    host.passes(Duration::from_secs(2));
-    assert_eq!(host.surplus, [(0, 1)]);
+    let mut host = with_one_told();
     host.first_byte(host.idle[0]);
     host.first_byte(host.idle[0]);
-    host.lives_for(Duration::from_secs(60));
+    host.lives_for(Duration::from_secs(4));
     assert_eq!(host.surplus.len(), 1, "no more is too many");
+    assert_eq!(host.keeper.poll_timeout(), None, "nothing is left to do");
     host.lost(host.idle[0]);
     assert!(host.keeper.next_try().is_some());
+}
+
+#[test]
+fn another_relay_was_told_nothing() {
+    let mut host = with_one_told();
+    host.command_lost();
+    host.waits();
+    host.command_answers();
+    host.lost(host.idle[0]);
+    assert!(host.keeper.next_try().is_some());
+}
+
+#[test]
+fn each_pool_has_its_own_surplus() {
+    let bounds = vec![PoolBounds::new(1, 9), PoolBounds::new(1, 9)];
+    let mut host = Host::with_bounds(bounds, Box::new(|| u64::MAX));
+    host.command_answers();
+    for (pool, wanted) in [(0, 3), (1, 9)] {
+        host.relay_wants(pool, wanted);
+    }
+    fill(&mut host);
+    host.relay_is_prompt = false;
+    host.relay_wants(0, 1);
+    host.relay_wants(1, 1);
+    host.lives_for(Duration::from_secs(4));
+    assert_eq!(host.surplus, [(0, 1), (0, 1), (1, 4)], "what was too many for a span");
 }
 
 #[test]
@@ -114,7 +147,7 @@ fn a_relay_that_is_slow_to_close_is_not_told_twice_of_the_same() {
     let mut host = ready(1, 99);
     host.relay_wants(0, 33);
     fill(&mut host);
-    host.is_prompt = false;
+    host.relay_is_prompt = false;
     host.relay_wants(0, 1);
     host.lives_for(Duration::from_secs(4));
     assert_eq!(host.surplus, [(0, 16), (0, 8)]);

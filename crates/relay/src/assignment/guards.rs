@@ -35,7 +35,7 @@ impl CommandGuard {
         self.tell(Input::PoolBounds { command: self.command, service, min, max });
     }
 
-    /// So many idle channels of `service` are too many for the host.
+    /// The host has so many idle channels of `service` closed.
     pub(crate) fn pool_surplus(&self, service: ServiceName, idle: usize) {
         self.tell(Input::PoolSurplus { command: self.command, service, idle });
     }

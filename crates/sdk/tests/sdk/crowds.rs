@@ -51,6 +51,32 @@ async fn a_burst_of_500_clients_on_a_pool_of_10_is_served_in_full() {
     drop(status);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crowd_leaves_beyond_what_is_wanted_goes_again() {
+    let relay = TestRelay::secure();
+    let builder = Listener::join(relay.join()).pool(10..=256);
+    let listener = within(builder.listen()).await.unwrap();
+    within(relay.wait_until(|it| it.idle == 10)).await;
+    let crowd = async {
+        let mut clients = Vec::new();
+        for _ in 0..40 {
+            clients.push(relay.connect().await.unwrap());
+        }
+        // As many channels again replace those that they hold.
+        relay.wait_until(|it| it.sessions == 40 && it.idle >= 40).await;
+        for mut client in clients {
+            client.shutdown().await.unwrap();
+            assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+        }
+        relay.wait_until(|it| it.idle >= 80).await;
+        relay.wait_until(|it| it.idle <= 60).await;
+        assert!(relay.occupancy().idle >= 40, "no more than is too many");
+        listener.close();
+    };
+    let (served, ()) = within(async { tokio::join!(listener.serve(echo), crowd) }).await;
+    served.unwrap();
+}
+
 /// A host that holds every session that it gets until it is dropped, and how many there are.
 async fn hold(listener: &Listener, sessions: usize) -> Vec<Session> {
     let mut held = Vec::new();

@@ -9,7 +9,7 @@ use relayserver_wire::hello::{AnswerV2, Capacity, Role, ServedService, Welcome};
 use relayserver_wire::secret::ChannelKey;
 use tokio::time::timeout;
 
-use crate::member::{Relay, heard, read, say};
+use crate::member::{Relay, answer, heard, read, say};
 use crate::within;
 
 fn bounds(idle_min: u32, idle_max: u32) -> Announcement {
@@ -69,7 +69,20 @@ async fn bounds_are_said_first_and_what_is_wanted_within_them_is_dialled_at_once
     want(&mut command, "default", u32::MAX).await;
     channels.extend([relay.answered(1).await, relay.answered(1).await]);
     assert_no_dial(&relay).await;
+}
 
+#[tokio::test]
+async fn what_is_too_many_is_told_to_the_relay_and_not_closed() {
+    let relay = Relay::bind().await;
+    let listening = tokio::spawn(relay.builder(&[]).pool(1..=5).listen());
+    let (mut command, _) = relay.commanded(1).await;
+    assert_eq!(heard(&mut command).await, bounds(1, 5));
+    let mut channels = vec![relay.answered(1).await];
+    let _listener = within(listening).await.unwrap().unwrap();
+    want(&mut command, "default", 5).await;
+    for _ in 0..4 {
+        channels.push(relay.answered(1).await);
+    }
     want(&mut command, "default", 0).await;
     for told in [2, 1, 1] {
         assert_eq!(heard(&mut command).await, surplus(told), "half of what is too many");
@@ -126,17 +139,49 @@ async fn a_service_that_is_unavailable_has_no_channels_and_the_relay_is_told() {
     assert!(matches!(&error, Error::Service(name) if name == "other"), "{error}");
 }
 
-#[tokio::test]
-async fn of_several_services_one_may_be_unavailable() {
-    let relay = Relay::bind().await;
-    let builder = relay.builder(&[]).service_with_pool("a", 1..=1).service_with_pool("b", 2..=2);
-    let listening = tokio::spawn(builder.unavailable("b").listen());
+/// The command channel of a host of the services `a` and `b`.
+async fn commanded_of_two(relay: &Relay) -> Stream {
     let (mut command, role) = relay.next_hello().await;
     assert!(matches!(role, Role::Command { .. }), "{role:?}");
     let served = ["a", "b"].map(|name| ServedService { name: name.to_owned(), clients: None });
     let channel_key = Some(ChannelKey::new([1; 16]));
     let welcome = Welcome { channel_key, services: served.to_vec(), ..Welcome::default() };
-    say(&mut command, &crate::member::answer(0, AnswerV2::Welcome(welcome))).await;
+    say(&mut command, &answer(0, AnswerV2::Welcome(welcome))).await;
+    command
+}
+
+/// Its next data channel, which is for this service.
+async fn answered_of(relay: &Relay, name: &str) -> Stream {
+    let (mut channel, role) = relay.next_hello().await;
+    assert!(matches!(&role, Role::Data { service, .. } if service == name), "{role:?}");
+    say(&mut channel, &answer(1, AnswerV2::Welcome(Welcome::default()))).await;
+    channel
+}
+
+#[tokio::test]
+async fn of_several_services_what_is_too_many_of_one_is_told() {
+    let relay = Relay::bind().await;
+    let builder = relay.builder(&[]).service_with_pool("a", 1..=1).service_with_pool("b", 1..=5);
+    let listening = tokio::spawn(builder.unavailable("a").listen());
+    let mut command = commanded_of_two(&relay).await;
+    for _ in 0..2 {
+        assert!(matches!(heard(&mut command).await, Announcement::PoolBounds { .. }));
+    }
+    let _first = answered_of(&relay, "b").await;
+    let _listener = within(listening).await.unwrap().unwrap();
+    want(&mut command, "b", 3).await;
+    let _others = (answered_of(&relay, "b").await, answered_of(&relay, "b").await);
+    want(&mut command, "b", 1).await;
+    let surplus = Announcement::PoolSurplus { service: "b".to_owned(), idle: 1 };
+    assert_eq!(heard(&mut command).await, surplus);
+}
+
+#[tokio::test]
+async fn of_several_services_one_may_be_unavailable() {
+    let relay = Relay::bind().await;
+    let builder = relay.builder(&[]).service_with_pool("a", 1..=1).service_with_pool("b", 2..=2);
+    let listening = tokio::spawn(builder.unavailable("b").listen());
+    let mut command = commanded_of_two(&relay).await;
     let mut said = Vec::new();
     for _ in 0..2 {
         if let Announcement::PoolBounds { service, idle_min, idle_max } = heard(&mut command).await
@@ -145,10 +190,7 @@ async fn of_several_services_one_may_be_unavailable() {
         }
     }
     assert_eq!(said, [("a".to_owned(), 1, 1), ("b".to_owned(), 0, 0)]);
-    let (mut channel, role) = relay.next_hello().await;
-    assert!(matches!(&role, Role::Data { service, .. } if service == "a"), "{role:?}");
-    let welcome = AnswerV2::Welcome(Welcome::default());
-    say(&mut channel, &crate::member::answer(1, welcome)).await;
+    let _channel = answered_of(&relay, "a").await;
     let _listener: Listener = within(listening).await.unwrap().unwrap();
     assert_no_dial(&relay).await;
 }

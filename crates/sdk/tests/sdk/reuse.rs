@@ -46,7 +46,7 @@ fn dials(relay: &TestRelay) -> u64 {
     relay.snapshot().unwrap().counts.taken_hosts
 }
 
-/// A host with a pool of one keeps two channels at most, and every two seconds may close one that is too many.
+/// A host with a pool of one keeps two channels at most, and every two seconds may have its relay close one that is too many.
 fn assert_used_again(relay: &TestRelay, since: Instant) {
     let (dialled, allowed) = (dials(relay), 3 + since.elapsed().as_secs() / 2);
     assert!(dialled <= allowed, "{dialled} connections of hosts, and not {allowed}");
