@@ -72,8 +72,7 @@ pub enum Output {
     Open(Slot),
     /// Close this channel, or give up dialling it. The keeper is done with it.
     Close(Slot),
-    /// Tell the relay, of version 2, to close so many idle channels of this pool. There may be fewer, where more are too many of those that
-    /// are held than are idle.
+    /// Tell the relay, of version 2, to close so many idle channels of this pool. Fewer may be idle: those under way are counted as well.
     Surplus(PoolIndex, usize),
 }
 

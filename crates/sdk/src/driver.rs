@@ -26,8 +26,8 @@ use crate::{Error, SessionId, channel, command, network};
 /// How many reports may wait for the driver, which never waits for anybody.
 const REPORTS_MAX: usize = 256;
 
-/// How many announcements may wait for a command channel: one for each service every two seconds, for the ten that a relay has that does
-/// not read. What does not fit is said again, some seconds later.
+/// How many announcements may wait for a command channel: one for each service every two seconds, as long as a relay that does
+/// not read is borne: ten seconds. What does not fit is said again later.
 const ANNOUNCEMENTS_MAX: usize = 320;
 
 /// Keeps one host in its relay's pool until it leaves.

@@ -68,11 +68,13 @@ impl<H: Handles> Book<H> {
     /// Closes as many idle channels of the host as it says, those that would be given out last, but none of those that it is to keep: more may be
     /// wanted by now. One that a client has stays.
     pub(super) fn pool_surplus(&mut self, command: CommandId, service: &ServiceName, idle: usize) {
-        let host = self.roster.host_of(command).filter(|host| self.roster.is_member(*host));
-        let Some(host) = host else {
+        let Some(host) = self.roster.host_of(command) else {
             return;
         };
-        let kept = self.roster.member_mut(host).map_or(0, |member| member.wanted_of(service));
+        let Some(member) = self.roster.member_mut(host) else {
+            return;
+        };
+        let kept = member.wanted_of(service);
         let pool = self.services.get_mut(service).map(|service| &mut service.pool);
         let closed = pool.map_or_else(Vec::new, |pool| pool.take_last_of(host, idle, kept));
         self.close_channels(closed, Reason::Surplus);

@@ -90,7 +90,7 @@ fn with_one_told() -> Host {
 #[test]
 fn that_the_relay_closes_what_it_was_told_to_is_no_failure() {
     let mut host = with_one_told();
-    // As late as it is suspected for.
+    // Within two spans.
     host.passes(millis(3_900));
     host.lost(host.idle[0]);
     assert_eq!(host.keeper.next_try(), None);
@@ -153,6 +153,19 @@ fn a_relay_that_is_slow_to_close_is_not_told_twice_of_the_same() {
     assert_eq!(host.surplus, [(0, 16), (0, 8)]);
     host.relay_closes_surplus();
     assert_eq!((host.idle.len(), host.keeper.next_try()), (9, None));
+}
+
+#[test]
+fn what_the_relay_does_not_close_it_is_told_of_again() {
+    let mut host = ready(1, 9);
+    host.relay_wants(0, 2);
+    fill(&mut host);
+    host.relay_is_prompt = false;
+    host.relay_wants(0, 1);
+    host.lives_for(Duration::from_secs(4));
+    assert_eq!(host.surplus, [(0, 1)], "it may be on its way");
+    host.lives_for(Duration::from_secs(4));
+    assert_eq!(host.surplus, [(0, 1), (0, 1)]);
 }
 
 #[test]
